@@ -1,0 +1,26 @@
+// Files of the host replaced as a whole: temp, fsync, rename, fsync of the directory.
+import { randomUUID } from "node:crypto";
+import { open, rename, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+
+/** Writes a file so that a reader, or a crash, sees the old content or the new, never a part. Mode is exact. */
+export async function writeFileAtomic(
+  path: string,
+  content: string | Uint8Array,
+  mode = 0o644,
+): Promise<void> {
+  const directory = dirname(path);
+  const temp = join(directory, `.memoh-tmp-${randomUUID()}`);
+  try {
+    await using file = await open(temp, "wx", mode);
+    await file.writeFile(content);
+    await file.chmod(mode);
+    await file.sync();
+    await rename(temp, path);
+  } catch (error) {
+    await rm(temp, { force: true });
+    throw error;
+  }
+  await using handle = await open(directory, "r");
+  await handle.sync();
+}
