@@ -22,6 +22,8 @@ export interface ChannelOptions {
   readonly tls?: ClientTls | undefined;
   /** HTTP/2 ping after so many idle milliseconds; 0 is never. */
   readonly keepaliveMs?: number;
+  /** Also without a call under way. Only for our own agents: servers in Go cut a connection that does. */
+  readonly keepaliveWhenIdle?: boolean;
   /** Receive window of each stream, bytes. 4 MiB triples bulk reads; containerd's own default suits containerd. */
   readonly window?: number;
   /** Longest wait between two attempts to connect. */
@@ -50,7 +52,11 @@ export class RpcChannel implements Disposable {
       "grpc.enable_http_proxy": 0,
       "grpc.service_config_disable_resolution": 1,
       ...(keepaliveMs > 0
-        ? { "grpc.keepalive_time_ms": keepaliveMs, "grpc.keepalive_timeout_ms": 10_000 }
+        ? {
+            "grpc.keepalive_time_ms": keepaliveMs,
+            "grpc.keepalive_timeout_ms": 10_000,
+            "grpc.keepalive_permit_without_calls": options.keepaliveWhenIdle === true ? 1 : 0,
+          }
         : {}),
       ...(options.window === undefined ? {} : { "grpc-node.flow_control_window": options.window }),
       // Bun refuses an IP address as server name, so the certificate's DNS name is named here.
@@ -84,6 +90,19 @@ export class RpcChannel implements Disposable {
         );
     });
     await abortable(promise, signal);
+  }
+
+  /**
+   * Calls back once, at the very moment a connected channel stops being connected and before it can connect anew.
+   * @throws Fault unavailable when it is not connected now
+   */
+  onLost(lost: () => void): void {
+    const channel = this.#client.getChannel();
+    const ready = grpc.connectivityState.READY;
+    if (channel.getConnectivityState(false) !== ready) {
+      throw new Fault("unavailable", `Cannot use ${this.target}: the connection was lost`);
+    }
+    channel.watchConnectivityState(ready, Number.POSITIVE_INFINITY, lost);
   }
 
   [Symbol.dispose](): void {

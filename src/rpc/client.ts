@@ -24,7 +24,12 @@ export interface CallOptions {
 }
 
 /** Messages from the server. Read from the moment of the call, at most 16 wait unread. Leaving the loop cancels. */
-export type ServerStream<O> = AsyncIterable<O> & AsyncDisposable;
+export interface ServerStream<O> extends AsyncIterable<O>, AsyncDisposable {
+  /** Resolves with the response headers: the server has taken the call on. Rejects when the call fails before them. */
+  readonly accepted: Promise<void>;
+  /** Aborts once the call has its final status; messages that came before it may still wait to be read. */
+  readonly over: AbortSignal;
+}
 
 /** Both directions of a call. */
 export interface BidiStream<I, O> extends AsyncDisposable {
@@ -230,11 +235,14 @@ interface Readable extends NodeJS.EventEmitter {
  * Reads a call's responses. The `readable` listener is attached at once: without it grpc-js buffers without bound.
  * What arrived before a failing status is handed out first.
  */
-function readable(
-  call: Readable,
-  signal: AbortSignal | undefined,
-): ServerStream<unknown> & { over: AbortSignal } {
+function readable(call: Readable, signal: AbortSignal | undefined): ServerStream<unknown> {
   const over = new AbortController();
+  const accepted = Promise.withResolvers<void>();
+  // Nobody has to wait for the headers.
+  accepted.promise.catch(() => undefined);
+  call.on("metadata", () => {
+    accepted.resolve();
+  });
   let status: grpc.StatusObject | undefined;
   let wake = Promise.withResolvers<void>();
   const ring = () => {
@@ -246,7 +254,10 @@ function readable(
   call.on("error", ring);
   call.on("status", (final: grpc.StatusObject) => {
     status = final;
-    over.abort(faultFromStatus(final, signal));
+    const fault = faultFromStatus(final, signal);
+    over.abort(fault);
+    if (final.code === grpc.status.OK) accepted.resolve();
+    else accepted.reject(fault);
     signal?.removeEventListener("abort", cancel);
     ring();
   });
@@ -275,6 +286,7 @@ function readable(
     return Promise.resolve({ done: true, value: undefined });
   };
   return {
+    accepted: accepted.promise,
     over: over.signal,
     [Symbol.asyncIterator]: () => ({ next, return: stop }),
     [Symbol.asyncDispose]: async () => {
@@ -295,6 +307,8 @@ export async function opened<T>(stream: ServerStream<T>): Promise<ServerStream<T
     return { done: true, value: undefined };
   };
   return {
+    accepted: stream.accepted,
+    over: stream.over,
     [Symbol.asyncIterator]: () => ({
       next: async () => {
         if (first === undefined) return await iterator.next();

@@ -20,6 +20,11 @@ export interface CallContext {
   /** Address of the peer as gRPC names it. */
   readonly peer: string;
   readonly metadata: grpc.Metadata;
+  /**
+   * Sends the response headers now instead of with the first message, so that the client knows its call was taken on.
+   * An Exec handler calls it when the process has started. Does nothing the second time.
+   */
+  readonly accept: () => void;
 }
 
 type Handler<M> = M extends {
@@ -255,8 +260,13 @@ function callScope(call: ServerCall): CallScope {
     controller.abort(new Fault("cancelled", "the client cancelled the call"));
   });
   if (call.cancelled) controller.abort(new Fault("cancelled", "the client cancelled the call"));
+  let accepted = false;
+  const accept = () => {
+    if (!accepted && !controller.signal.aborted) call.sendMetadata(new grpc.Metadata());
+    accepted = true;
+  };
   return {
-    context: { signal: controller.signal, peer: call.getPeer(), metadata: call.metadata },
+    context: { signal: controller.signal, peer: call.getPeer(), metadata: call.metadata, accept },
     [Symbol.dispose]() {
       controller.abort(new Fault("cancelled", "the call is over"));
     },
