@@ -1,0 +1,133 @@
+// Foreign world: errors of containerd, its shims and runc, turned into Faults by code and text.
+import { type Code, Fault } from "../lib/fault.ts";
+
+/** The call an error came from. */
+export interface FailedCall {
+  /** `Tasks.Create` */
+  readonly method: string;
+  /** Socket of the daemon. */
+  readonly socket: string;
+  /** Whether the deadline of the call had passed when the error came. */
+  readonly late: boolean;
+}
+
+/** A text of containerd (or of runc behind it) and what it means. First match wins. */
+interface Rule {
+  readonly text: RegExp;
+  /** Only under this code; any when absent. */
+  readonly from?: Code;
+  readonly to: Code;
+  /** Put before containerd's own words. */
+  readonly why?: string;
+  readonly hint?: string;
+}
+
+const RULES: readonly Rule[] = [
+  {
+    text: /no space left on device|disk quota exceeded/,
+    to: "resource_exhausted",
+    why: "the disk is full",
+    hint: "Free space on the file system of containerd's root directory and try again",
+  },
+  {
+    text: /context deadline exceeded/,
+    to: "deadline_exceeded",
+  },
+  {
+    // Another writer of the same content is at work.
+    text: /\bref .* locked/,
+    from: "unavailable",
+    to: "aborted",
+  },
+  {
+    text: /ttrpc: closed|ttrpc: server closed/,
+    to: "unavailable",
+    why: "the container's shim ended",
+    hint: "Start the container again",
+  },
+  {
+    text: /cannot (start|delete|exec|kill|pause|resume|update|checkpoint|resize) (in |to )?an? ([a-z-]+) (process|state|container)|cannot exec in a (stopped|deleted|created|paused)/,
+    from: "unknown",
+    to: "failed_precondition",
+  },
+  {
+    // Two creates of one task at the same time: the loser finds the winner's directory.
+    text: /failed to start shim: .*(file exists|already exists)|mkdir .*: file exists/,
+    from: "unknown",
+    to: "already_exists",
+  },
+  {
+    text: /failed to mount.*: invalid argument/,
+    to: "failed_precondition",
+    why: "the root file system cannot be mounted (overlayfs takes at most 500 layers, and no overlay below it)",
+    hint: "Flatten the versions of this bot, or keep containerd's root on a plain file system",
+  },
+  {
+    text: /(runc|crun|[a-z-]*runtime[^:]*)": (executable file not found|stat .*: no such file)|failed to start shim: .*(runtime "[^"]*" binary not installed)|binary not installed/,
+    to: "failed_precondition",
+    why: "the runtime program is not installed",
+    hint: "Install runc, or configure the runtime binary that is",
+  },
+  {
+    text: /namespace.*: no such file or directory|(lstat|open|stat) \S*netns\S*: no such file/,
+    from: "unknown",
+    to: "failed_precondition",
+    why: "the network namespace is gone",
+    hint: "Set the network up again before the task is created",
+  },
+  {
+    text: /exec: ?"?[^":]*"?:? ?.*(no such file or directory|executable file not found|permission denied|exec format error|is a directory)|exec .* failed: /,
+    from: "unknown",
+    to: "failed_precondition",
+    why: "the container's program cannot be executed",
+    hint: "Check that the image has the program and is of this machine's architecture",
+  },
+  {
+    text: /error mounting|cannot stat .*mount|error setting rlimit|unable to apply caps|unable to apply cgroup|error setting cgroup config|seccomp/,
+    from: "unknown",
+    to: "failed_precondition",
+    why: "the runtime refused the container's settings",
+    hint: "See the words of the runtime; `memoh doctor` checks what the kernel offers",
+  },
+];
+
+/**
+ * The Fault of a failed call to containerd. Codes that already say what happened stay (not_found, already_exists,
+ * failed_precondition, invalid_argument…); texts under `unknown` are read; a containerd that does not answer is
+ * `unavailable` with a hint.
+ */
+export function containerdFault(error: unknown, call: FailedCall): Fault {
+  const fault = Fault.from(error);
+  const words = fault.message;
+  for (const rule of RULES) {
+    if ((rule.from === undefined || rule.from === fault.code) && rule.text.test(words)) {
+      return translated(
+        error,
+        rule.to,
+        call,
+        rule.why === undefined ? words : `${rule.why}: ${words}`,
+        rule.hint,
+      );
+    }
+  }
+  switch (fault.code) {
+    case "unavailable":
+      return new Fault("unavailable", `Cannot reach containerd at ${call.socket}: ${words}`, {
+        cause: error,
+        hint: "Check that containerd runs and that this is its socket; the call can be tried again",
+      });
+    case "cancelled":
+      // We did not cancel (own aborts never come here): the daemon noticed the deadline first, or is stopping.
+      return translated(error, call.late ? "deadline_exceeded" : "unavailable", call, words);
+    case "unimplemented":
+      return translated(error, "unimplemented", call, words, "Use containerd 1.6 or later");
+    case "unknown":
+      return translated(error, "internal", call, words);
+    default:
+      return translated(error, fault.code, call, words);
+  }
+}
+
+function translated(cause: unknown, code: Code, call: FailedCall, words: string, hint?: string): Fault {
+  return new Fault(code, `containerd ${call.method}: ${words}`, { cause, hint });
+}
