@@ -14,6 +14,8 @@ export interface NetworkFinding {
 }
 
 export interface Network {
+  /** Where a container's network namespace stands, whether it is there or not. */
+  netnsPathOf(containerId: string): string;
   /** Makes bridge, forwarding and firewall rules right; run at start and by the sweep. Idempotent. */
   ensureHost(wait?: Wait): Promise<NetworkFinding[]>;
   /**

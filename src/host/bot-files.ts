@@ -1,0 +1,134 @@
+// The files memoh writes for one bot and mounts read-only into its container: identity and the name service files.
+import { createHash } from "node:crypto";
+import { mkdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { agentNameOf } from "../core/bot-id.ts";
+import type { ReadOnlyMount } from "../core/runtime.ts";
+import { writeFileAtomic } from "../lib/atomic-file.ts";
+import { errnoOf } from "../lib/errno.ts";
+
+/** Where an agent finds who it is. */
+export const IDENTITY_DIR = "/run/memoh/id";
+
+/** Keys and names of one start of a bot. All PEM. */
+export interface AgentIdentity {
+  readonly certificate: string;
+  readonly privateKey: string;
+  /** The CA of the only client the agent lets in. */
+  readonly hostCa: string;
+}
+
+export interface BotFilesInput {
+  readonly botId: string;
+  readonly botName: string;
+  readonly bootId: string;
+  readonly identity: AgentIdentity;
+  /** Environment of commands: the image's. */
+  readonly commandEnv: Readonly<Record<string, string>>;
+  readonly ip: string | undefined;
+  readonly resolvConf: string;
+  /** CA bundle for programs inside, or undefined. */
+  readonly extraCa: string | undefined;
+  readonly timezoneFile: string | undefined;
+}
+
+/** Files under `<run>/bots/<bot id>`. On a tmpfs: keys of agents never reach a disk. */
+export class BotFiles {
+  readonly #runDir: string;
+
+  constructor(runDir: string) {
+    this.#runDir = join(runDir, "bots");
+  }
+
+  dirOf(botId: string): string {
+    return join(this.#runDir, botId);
+  }
+
+  /** The mounts of a bot; known before the files are written. */
+  mounts(botId: string, input: { readonly extraCa: boolean; readonly timezone: boolean }): ReadOnlyMount[] {
+    const directory = this.dirOf(botId);
+    const etc = (name: string) => ({ source: join(directory, "etc", name), target: `/etc/${name}` });
+    return [
+      { source: join(directory, "id"), target: IDENTITY_DIR },
+      etc("resolv.conf"),
+      etc("hosts"),
+      etc("hostname"),
+      etc("machine-id"),
+      ...(input.timezone ? [etc("localtime")] : []),
+      ...(input.extraCa ? [{ source: join(directory, "etc", "extra-ca.crt"), target: EXTRA_CA_PATH }] : []),
+    ];
+  }
+
+  /** Writes everything for a start. Repeating it with the same input changes nothing. */
+  async write(input: BotFilesInput): Promise<void> {
+    const directory = this.dirOf(input.botId);
+    const id = join(directory, "id");
+    const etc = join(directory, "etc");
+    await mkdir(id, { recursive: true, mode: 0o700 });
+    await mkdir(etc, { recursive: true, mode: 0o755 });
+    const identity = {
+      bot_id: input.botId,
+      boot_id: input.bootId,
+      name: agentNameOf(input.botId),
+      command_env: input.commandEnv,
+    };
+    await Promise.all([
+      writeFileAtomic(join(id, "agent.key"), input.identity.privateKey, 0o600),
+      writeFileAtomic(join(id, "agent.crt"), input.identity.certificate, 0o644),
+      writeFileAtomic(join(id, "host-ca.crt"), input.identity.hostCa, 0o644),
+      writeFileAtomic(join(id, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`, 0o644),
+      writeFileAtomic(join(etc, "resolv.conf"), input.resolvConf, 0o644),
+      writeFileAtomic(join(etc, "hosts"), hostsFile(input.botName, input.ip), 0o644),
+      writeFileAtomic(join(etc, "hostname"), `${input.botName}\n`, 0o644),
+      writeFileAtomic(join(etc, "machine-id"), `${machineIdOf(input.botId)}\n`, 0o444),
+      ...(input.timezoneFile === undefined
+        ? []
+        : [writeFileAtomic(join(etc, "localtime"), await readFile(input.timezoneFile), 0o644)]),
+      ...(input.extraCa === undefined
+        ? []
+        : [writeFileAtomic(join(etc, "extra-ca.crt"), await readFile(input.extraCa), 0o644)]),
+    ]);
+  }
+
+  /** Environment of commands as it was written last; undefined when nothing was. */
+  async lastCommandEnv(botId: string): Promise<Record<string, string> | undefined> {
+    try {
+      const text = await readFile(join(this.dirOf(botId), "id", "identity.json"), "utf8");
+      const parsed = JSON.parse(text) as { command_env?: Record<string, string> };
+      return parsed.command_env;
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT" || error instanceof SyntaxError) return undefined;
+      throw error;
+    }
+  }
+
+  /** Removes a bot's files. */
+  async remove(botId: string): Promise<void> {
+    await rm(this.dirOf(botId), { recursive: true, force: true });
+  }
+}
+
+/** Where the extra CA bundle stands inside. */
+export const EXTRA_CA_PATH = "/run/memoh/extra-ca.crt";
+
+/** Variables that make Node, curl, git and Python trust the extra CA. */
+export function extraCaEnv(): Record<string, string> {
+  return {
+    NODE_EXTRA_CA_CERTS: EXTRA_CA_PATH,
+    SSL_CERT_FILE: EXTRA_CA_PATH,
+    CURL_CA_BUNDLE: EXTRA_CA_PATH,
+    GIT_SSL_CAINFO: EXTRA_CA_PATH,
+    PIP_CERT: EXTRA_CA_PATH,
+    REQUESTS_CA_BUNDLE: EXTRA_CA_PATH,
+  };
+}
+
+function hostsFile(name: string, ip: string | undefined): string {
+  const own = ip === undefined ? `127.0.1.1 ${name}` : `${ip} ${name}`;
+  return `127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n${own}\n`;
+}
+
+/** Fresh per bot and the same over restarts: derived from the bot's id, so a fork has its own. */
+function machineIdOf(botId: string): string {
+  return createHash("sha256").update(`memoh machine-id ${botId}`).digest("hex").slice(0, 32);
+}
