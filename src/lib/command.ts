@@ -16,6 +16,8 @@ export interface CommandOptions {
   readonly timeoutMs?: number;
   /** Bytes kept of each stream; more is dropped from the front. */
   readonly maxOutput?: number;
+  /** Gives it a process group of its own, all of which is killed at the deadline: for programs that start others. */
+  readonly group?: boolean;
 }
 
 /** How a program ended. */
@@ -49,17 +51,26 @@ export async function runCommand(
     stdio: ["pipe", "pipe", "pipe"],
     env: { PATH: SYSTEM_PATH, LC_ALL: "C.UTF-8", ...options.env },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    detached: options.group === true,
   });
   const max = options.maxOutput ?? 8 << 20;
   const stdout = collect(child.stdout, max);
   const stderr = collect(child.stderr, max);
-  const kill = () => child.kill("SIGKILL");
+  const { promise, resolve, reject } = Promise.withResolvers<CommandResult>();
+  const kill = () => {
+    if (options.group === true && child.pid !== undefined) killGroup(child.pid);
+    else child.kill("SIGKILL");
+    // Ended already, and something it left behind holds its output: do not wait for that.
+    if (child.exitCode !== null || child.signalCode !== null) reject(reasonOf(limit.signal));
+  };
   limit.signal.addEventListener("abort", kill, { once: true });
   // A program that ends without reading its input is not an error of ours.
   child.stdin.on("error", () => undefined);
   child.stdin.end(options.input ?? "");
   try {
-    const { promise, resolve, reject } = Promise.withResolvers<CommandResult>();
+    child.on("exit", () => {
+      if (limit.signal.aborted) reject(reasonOf(limit.signal));
+    });
     child.on("error", (error) => {
       reject(
         errnoOf(error) === "ENOENT"
@@ -79,6 +90,14 @@ export async function runCommand(
     return result;
   } finally {
     limit.signal.removeEventListener("abort", kill);
+  }
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch (error) {
+    if (errnoOf(error) !== "ESRCH") throw error;
   }
 }
 
