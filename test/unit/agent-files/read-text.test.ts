@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdir, open, symlink, writeFile } from "node:fs/promises";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { test } from "node:test";
 import { faultOf, fileRig, raw } from "../../support/file-rig.ts";
@@ -143,13 +144,16 @@ test("what cannot be read says why at once: missing, directory, FIFO, device, so
   }
 });
 
-test("opening a FIFO does not let its writer go on", async () => {
+test("a FIFO that is refused keeps its writer waiting", async () => {
   await using rig = await fileRig();
   execFileSync("mkfifo", [rig.at("fifo")]);
-  // A reader that came and went would have this fail with EPIPE or succeed; nobody at all is ENXIO.
-  await assert.rejects(rig.client.readFile({ path: "fifo" }), faultOf("failed_precondition"));
-  const { O_WRONLY, O_NONBLOCK } = (await import("node:fs")).constants;
-  await assert.rejects(open(rig.at("fifo"), O_WRONLY | O_NONBLOCK), { code: "ENXIO" });
+  const writer = spawn("sh", ["-c", 'echo ready; echo kept > "$0"', rig.at("fifo")], { stdio: "pipe" });
+  await once(writer.stdout, "data");
+  for (let i = 0; i < 20; i++) {
+    await assert.rejects(rig.client.readFile({ path: "fifo" }), faultOf("failed_precondition"));
+  }
+  // Had anybody opened it, the writer would have gone on into nothing.
+  assert.equal(await readFile(rig.at("fifo"), "utf8"), "kept\n");
 });
 
 test("files of kernel file systems, which say they are empty, are read", async () => {
