@@ -12,7 +12,10 @@ export interface BotStore {
   getByName(name: string, wait?: Wait): Promise<BotRecord | undefined>;
   /** By name. */
   list(wait?: Wait): Promise<BotRecord[]>;
-  /** Removes the bot's row and, by cascade, what hangs on it except lifecycle events. */
+  /**
+   * Removes the bot's row and, by cascade, what hangs on it except events and intents, which are history; open intents
+   * of a bot that is gone fail, but for its own deletion, which is still to be finished.
+   */
   delete(id: string, wait?: Wait): Promise<void>;
 }
 

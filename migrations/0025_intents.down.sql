@@ -1,0 +1,2 @@
+drop table intent_steps;
+drop table intents;

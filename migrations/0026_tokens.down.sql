@@ -1,0 +1,3 @@
+drop table settings;
+drop table token_bots;
+drop table tokens;
