@@ -44,7 +44,7 @@ export interface HostConfig {
     readonly nameservers: readonly string[];
     readonly deny: readonly string[];
   };
-  readonly image: { readonly default: string; readonly maxParallelLayers: number };
+  readonly image: { readonly default: string };
   readonly limits: {
     readonly memory: number;
     readonly pids: number;
@@ -158,10 +158,7 @@ export async function loadHostConfig(sources: Sources = {}): Promise<HostConfig>
       nameservers: list("network.nameservers"),
       deny: list("network.deny"),
     }),
-    image: Object.freeze({
-      default: text("image.default"),
-      maxParallelLayers: number("image.max_parallel_layers"),
-    }),
+    image: Object.freeze({ default: text("image.default") }),
     limits: Object.freeze({
       memory: number("limits.memory"),
       pids: number("limits.pids"),

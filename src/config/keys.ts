@@ -82,7 +82,6 @@ export const KEYS = {
     default: "localhost/memoh/bot:latest",
     doc: "Image of a bot that names none",
   },
-  "image.max_parallel_layers": { type: "integer", default: 3, doc: "Layers pulled at once" },
   "limits.memory": { type: "bytes", default: "2G", doc: "Memory of a bot" },
   "limits.pids": { type: "integer", default: 2048, doc: "Processes and threads of a bot" },
   "limits.cpus": { type: "number", default: 0, doc: "Cores of a bot; 0 is all" },

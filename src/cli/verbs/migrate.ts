@@ -68,7 +68,8 @@ const status = verb<{ json: boolean }>({
   examples: [["migrate status --json", "for scripts"]],
   options: (yargs) => jsonOption(yargs),
   run: async (args, io) => {
-    const state = await (await migrations(args, io)).state();
+    const runner = await migrations(args, io);
+    const state = await runner.state();
     if (args.json) await printJson(io, state);
     else {
       await printFields(io, [
@@ -86,7 +87,8 @@ const version = verb<object>({
   describe: "Print the version of the database",
   examples: [["migrate version", "a number"]],
   run: async (args, io) => {
-    const state = await (await migrations(args, io)).state();
+    const runner = await migrations(args, io);
+    const state = await runner.state();
     await writeOut(io.stdout, `${state.version}\n`);
     return 0;
   },
@@ -99,7 +101,8 @@ const force = verb<{ version: number }>({
   options: (yargs) =>
     yargs.positional("version", { type: "number", demandOption: true, describe: "The version it is at" }),
   run: async (args, io) => {
-    const state = await (await migrations(args, io)).force(args.version);
+    const runner = await migrations(args, io);
+    const state = await runner.force(args.version);
     io.stderr.write(`The database is taken to be at version ${state.version}\n`);
     return 0;
   },
