@@ -2,8 +2,8 @@
 import { resolve } from "node:path";
 import { normalizeImageRef } from "../../core/image-ref.ts";
 import type { ImageJson, Items } from "../api-types.ts";
-import { formatAge, formatBytes, type Io, printJson, printTable, writeOut } from "../io.ts";
 import { followLines } from "../image-lines.ts";
+import { formatAge, formatBytes, type Io, printJson, printTable, writeOut } from "../io.ts";
 import { withProgress } from "../progress.ts";
 import { apiOf, group, jsonOption, verb } from "../verb.ts";
 import { build } from "./image-build.ts";
