@@ -179,6 +179,7 @@ export async function composeHost(config: HostConfig, log: Logger): Promise<Host
     },
     {
       name: "containerd",
+      after: "database",
       deadlineMs: 60_000,
       everyMs: 5_000,
       ensure: async (signal) => {
@@ -219,7 +220,7 @@ export async function composeHost(config: HostConfig, log: Logger): Promise<Host
       },
     },
     {
-      name: "free_disk",
+      name: "disk",
       deadlineMs: 5_000,
       everyMs: 10_000,
       ensure: async () => {

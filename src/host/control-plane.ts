@@ -192,7 +192,14 @@ export class HostControlPlane implements ControlPlane {
   }
 
   async doctor(wait?: Wait): Promise<Check[]> {
-    return [...(await this.#parts.doctor(wait)), ...this.#parts.parts.checks()];
+    // What runs says more than what is installed.
+    const byName = new Map(
+      [...(await this.#parts.doctor(wait)), ...this.#parts.parts.checks()].map((check) => [
+        check.name,
+        check,
+      ]),
+    );
+    return [...byName.values()];
   }
 
   async #submit(botId: string, kind: IntentKind, change: Change): Promise<void> {

@@ -9,6 +9,8 @@ export interface Part {
   readonly name: string;
   /** Makes it right if it is not; cheap when it is. @returns what was found, for people */
   ensure(signal: AbortSignal): Promise<string>;
+  /** Name of the part that must have been right once before this one is tried. */
+  readonly after?: string;
   /** Milliseconds one attempt may take. */
   readonly deadlineMs: number;
   /** Milliseconds between checks while all is well. */
@@ -26,7 +28,7 @@ interface PartState {
   readonly first: PromiseWithResolvers<void>;
 }
 
-/** Keeps parts right in their order: a part is first tried when those before it have been right once. */
+/** Keeps parts right, side by side; one that stands on another waits for it to be right once. */
 export class Parts {
   readonly #states: PartState[];
   readonly #log: Logger;
@@ -43,7 +45,7 @@ export class Parts {
 
   /** Runs until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all(this.#states.map((state, index) => this.#keep(state, this.#states[index - 1], signal)));
+    await Promise.all(this.#states.map((state) => this.#keep(state, signal)));
   }
 
   /** Resolves when every part has been right once. */
@@ -65,7 +67,8 @@ export class Parts {
     });
   }
 
-  async #keep(state: PartState, before: PartState | undefined, signal: AbortSignal): Promise<void> {
+  async #keep(state: PartState, signal: AbortSignal): Promise<void> {
+    const before = this.#states.find((candidate) => candidate.part.name === state.part.after);
     await Promise.race([before?.first.promise, new Promise((resolve) => onAbort(signal, resolve))]);
     let backoff = 100;
     while (!signal.aborted) {
