@@ -63,27 +63,41 @@ const RULES: readonly Rule[] = [
     hint: "Flatten the versions of this bot, or keep containerd's root on a plain file system",
   },
   {
-    text: /(runc|crun|[a-z-]*runtime[^:]*)": (executable file not found|stat .*: no such file)|failed to start shim: .*(runtime "[^"]*" binary not installed)|binary not installed/,
+    // The runtime's own program, not the container's: it wrote no log to take words from.
+    text: /unable to retrieve OCI runtime error \(.*\): (fork\/)?exec:? "?[^":]+"?: (executable file not found|no such file|permission denied)|runtime "[^"]*" binary not installed/,
     to: "failed_precondition",
     why: "the runtime program is not installed",
     hint: "Install runc, or configure the runtime binary that is",
   },
   {
-    text: /namespace.*: no such file or directory|(lstat|open|stat) \S*netns\S*: no such file/,
+    text: /invalid netns path|namespace path: .*no such file|stat \S*netns\S*: no such file/,
     from: "unknown",
-    to: "failed_precondition",
+    // The same steps again set the network up first.
+    to: "aborted",
     why: "the network namespace is gone",
-    hint: "Set the network up again before the task is created",
   },
   {
-    text: /exec: ?"?[^":]*"?:? ?.*(no such file or directory|executable file not found|permission denied|exec format error|is a directory)|exec .* failed: /,
+    text: /error mounting .*: (stat|lstat) \S+: no such file or directory/,
+    from: "unknown",
+    to: "aborted",
+    why: "a file to mount into the container is gone",
+  },
+  {
+    text: /unable to set memory limit|memory\.(limit_in_bytes|memsw\S*|max): device or resource busy/,
+    from: "unknown",
+    to: "failed_precondition",
+    why: "the memory limit is below what is in use",
+    hint: "Set a higher limit, or stop the bot first",
+  },
+  {
+    text: /exec:? "[^"]*": |exec format error|exec \S+: no such file/,
     from: "unknown",
     to: "failed_precondition",
     why: "the container's program cannot be executed",
     hint: "Check that the image has the program and is of this machine's architecture",
   },
   {
-    text: /error mounting|cannot stat .*mount|error setting rlimit|unable to apply caps|unable to apply cgroup|error setting cgroup config|seccomp/,
+    text: /OCI runtime (create|start) failed|error setting rlimit|unable to apply caps/,
     from: "unknown",
     to: "failed_precondition",
     why: "the runtime refused the container's settings",
@@ -98,7 +112,7 @@ const RULES: readonly Rule[] = [
  */
 export function containerdFault(error: unknown, call: FailedCall): Fault {
   const fault = Fault.from(error);
-  const words = fault.message;
+  const words = wordsOf(fault);
   for (const rule of RULES) {
     if ((rule.from === undefined || rule.from === fault.code) && rule.text.test(words)) {
       return translated(
@@ -126,6 +140,15 @@ export function containerdFault(error: unknown, call: FailedCall): Fault {
     default:
       return translated(error, fault.code, call, words);
   }
+}
+
+/** Without what gRPC and containerd add to every text. */
+function wordsOf(fault: Fault): string {
+  return fault.message
+    .trim()
+    .replace(/^No connection established\. Last error: (Error: )?/, "")
+    .replace(/\.? Resolution note:\s*$/, "")
+    .replace(/\s*: unknown$/, "");
 }
 
 function translated(cause: unknown, code: Code, call: FailedCall, words: string, hint?: string): Fault {

@@ -194,20 +194,27 @@ export class ContainerdRuntime implements Runtime {
     signal: AbortSignal,
   ): Promise<string> {
     const owner = { containerId: description.id, botId: description.botId };
-    const found = await this.#data.find(description.id, recorded, signal);
-    if (found !== undefined) {
-      await this.#data.adopt(found, owner, signal);
-      return found.name;
+    for (let attempt = 1; ; attempt++) {
+      const found = await this.#data.find(description.id, recorded, signal);
+      if (found !== undefined) {
+        await this.#data.adopt(found, owner, signal);
+        return found.name;
+      }
+      if (!fresh) throw lostData(recorded ?? description.id);
+      await using lease = await Lease.create(this.#client, "create", { signal });
+      const { diffIds } = await this.images.config(description.image, { signal });
+      const parent = chainIds(diffIds).at(-1) ?? "";
+      if (parent !== "" && (await this.#data.stat(parent, signal)) === undefined) {
+        await this.images.unpack(description.image, { signal });
+      }
+      try {
+        await this.#data.prepare(lease.services, owner, parent, signal);
+        return description.id;
+      } catch (error) {
+        // Someone else made it, or the parent was collected since it was looked at.
+        if (attempt > 1 || !Fault.is(error, "already_exists", "not_found")) throw error;
+      }
     }
-    if (!fresh) throw lostData(recorded ?? description.id);
-    await using lease = await Lease.create(this.#client, "create", { signal });
-    const { diffIds } = await this.images.config(description.image, { signal });
-    const parent = chainIds(diffIds).at(-1) ?? "";
-    if (parent !== "" && (await this.#data.stat(parent, signal)) === undefined) {
-      await this.images.unpack(description.image, { signal });
-    }
-    await this.#data.prepare(lease.services, owner, parent, signal);
-    return description.id;
   }
 
   /** A task that has ended is no obstacle to a new start: with `clear` it is deleted. */

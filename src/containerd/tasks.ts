@@ -1,6 +1,6 @@
 // Tasks in the order that loses nothing: made on a clean slate, started once, ended by TERM, then KILL, then deleted.
 import { Fault } from "../lib/fault.ts";
-import { abortable, sleep, throwIfAborted, withDeadline } from "../lib/signal.ts";
+import { abortable, reasonOf, sleep, throwIfAborted, withDeadline } from "../lib/signal.ts";
 import type { ContainerdClient } from "./client.ts";
 import type { ContainerData } from "./container-data.ts";
 import { recordOf } from "./records.ts";
@@ -17,7 +17,13 @@ const CLEAN_MS = 15_000;
 const PAUSE_MS = 100;
 const CREATE_ATTEMPTS = 3;
 
-/** The tasks of one namespace. Callers run one change per container at a time. */
+/**
+ * The tasks of one namespace. Callers run one change per container at a time. A state that does not fit is `aborted`:
+ * something happened in between, and the whole sequence again, from the look at what is, mends it.
+ *
+ * A caller's abort is heeded between calls: create, start and delete themselves are never cut short, because containerd
+ * leaves a shim without a task behind when they are (seen with 1.6 and 2.1).
+ */
 export class Tasks {
   readonly #client: ContainerdClient;
   readonly #data: ContainerData;
@@ -34,20 +40,16 @@ export class Tasks {
     using limit = withDeadline(signal, CREATE_MS, `creating the task of ${containerId}`);
     const container = await recordOf(this.#client, containerId, limit.signal);
     if (container === undefined) {
-      throw new Fault("not_found", `Cannot find the container ${containerId}`, {
+      throw new Fault("aborted", `Cannot create the task of ${containerId}: there is no such container`, {
         hint: "Start the bot: that makes its container again around its data",
       });
     }
     const version = `${container.updatedAt?.seconds}.${container.updatedAt?.nanos}`;
     const task = await taskOf(this.#client, containerId, limit.signal);
     if (task.state === "running" || task.state === "paused") {
-      throw new Fault(
-        "failed_precondition",
-        `Cannot create the task of ${containerId}: one is ${task.state}`,
-        {
-          hint: "Stop it first",
-        },
-      );
+      throw new Fault("aborted", `Cannot create the task of ${containerId}: one is ${task.state}`, {
+        hint: "Stop it first",
+      });
     }
     const mine = this.#created.get(containerId);
     if (task.state === "created" && mine?.pid === task.pid && mine.version === version) return task.pid;
@@ -55,16 +57,15 @@ export class Tasks {
     if (task.state !== "none") await this.#remove(containerId, task, 0, limit.signal);
     const rootfs = await this.#data.mounts(container.snapshotter, container.snapshotKey, limit.signal);
     for (let attempt = 1; ; attempt++) {
+      throwIfAborted(limit.signal);
       try {
-        const { pid } = await this.#client.tasks.create(
-          { containerId, rootfs },
-          { signal: limit.signal, timeoutMs: undefined },
-        );
+        const { pid } = await this.#client.tasks.create({ containerId, rootfs }, { timeoutMs: CREATE_MS });
+        if (limit.signal.aborted) throw reasonOf(limit.signal);
         this.#created.set(containerId, { pid, version });
         return pid;
       } catch (error) {
-        const pid = await this.#afterFailedCreate(containerId, error);
-        if (pid !== undefined) return pid;
+        const others = await this.#afterFailedCreate(containerId, error);
+        if (others !== undefined) return others;
         // What a killed shim or a lost race left behind is tidied up by containerd within moments.
         if (attempt >= CREATE_ATTEMPTS || !Fault.is(error, "already_exists")) throw error;
         await sleep(attempt * PAUSE_MS, limit.signal);
@@ -73,9 +74,9 @@ export class Tasks {
   }
 
   /**
-   * Decides by state what a failed create means. Someone else's task counts as made; one whose answer was lost is
-   * taken away again, so that a failure leaves nothing.
-   * @returns the pid of a task that stands
+   * Decides by state what a failed create means. Someone else's task counts as made; one whose answer was lost or
+   * unwanted is taken away again, so that a failure leaves nothing.
+   * @returns the pid of someone else's task
    */
   async #afterFailedCreate(containerId: string, error: unknown): Promise<number | undefined> {
     using limit = withDeadline(undefined, CLEAN_MS, `looking after the task of ${containerId}`);
@@ -97,16 +98,12 @@ export class Tasks {
       return;
     }
     if (task.state !== "created") {
-      throw new Fault(
-        "failed_precondition",
-        `Cannot start the task of ${containerId}: its state is ${task.state}`,
-        {
-          hint: "Create it first",
-        },
-      );
+      throw new Fault("aborted", `Cannot start the task of ${containerId}: its state is ${task.state}`, {
+        hint: "Create it first",
+      });
     }
     try {
-      await this.#client.tasks.start({ containerId }, { signal: limit.signal, timeoutMs: undefined });
+      await this.#client.tasks.start({ containerId }, { timeoutMs: START_MS });
     } catch (error) {
       throwIfAborted(limit.signal);
       const after = await this.#settled(containerId, limit.signal);
@@ -192,8 +189,8 @@ export class Tasks {
 
   async #delete(containerId: string, signal: AbortSignal): Promise<number | undefined> {
     let status: number | undefined;
-    await this.#insist(containerId, signal, async (options) => {
-      const deleted = await this.#client.tasks.delete({ containerId }, options);
+    await this.#insist(containerId, signal, async () => {
+      const deleted = await this.#client.tasks.delete({ containerId }, { timeoutMs: END_MS });
       status = deleted.exitStatus;
     });
     return status;
