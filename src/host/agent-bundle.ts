@@ -1,5 +1,5 @@
 // The agent bundle on the host's disk: a directory per build, made whole or not at all, mounted read-only into bots.
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { copyFile, lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -81,7 +81,7 @@ async function make(
   digests: readonly string[],
   wait: Wait,
 ): Promise<void> {
-  const work = join(parent, `.${process.pid}-${Date.now()}`);
+  const work = join(parent, `.${randomUUID()}`);
   try {
     await mkdir(work, { recursive: true, mode: 0o755 });
     const folders = new Set([work]);
@@ -107,17 +107,25 @@ async function make(
       await handle.chmod(0o755);
       await handle.sync();
     }
-    // What is in the way is damaged, and no container can start from it; or another host was faster.
-    if (!(await isComplete(dir, files))) {
-      await rm(dir, { recursive: true, force: true });
-      await rename(work, dir);
-    }
+    await putInPlace(work, dir, files);
     await using handle = await open(parent, "r");
     await handle.sync();
   } catch (error) {
     throw faultFromErrno(error, `Cannot make the agent bundle ${dir}`);
   } finally {
     await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** What is in the way is the work of another host that was faster, or damaged: no container can start from that. */
+async function putInPlace(work: string, dir: string, files: readonly AgentFile[]): Promise<void> {
+  try {
+    await rename(work, dir);
+  } catch (error) {
+    if (errnoOf(error) !== "ENOTEMPTY" && errnoOf(error) !== "EEXIST") throw error;
+    if (await isComplete(dir, files)) return;
+    await rm(dir, { recursive: true, force: true });
+    await rename(work, dir);
   }
 }
 
