@@ -6,7 +6,8 @@ import { CODES, Fault } from "./lib/fault.ts";
 async function run(argv: string[]): Promise<number> {
   const [verb, ...rest] = argv;
   // Inside a container only the agent's modules may cost time and memory: it is told apart before the CLI loads.
-  if (verb === "agent") return await (await import("./agent/run-agent.ts")).runAgent(rest);
+  const helps = rest.includes("--help") || rest.includes("-h");
+  if (verb === "agent" && !helps) return await (await import("./agent/agent-main.ts")).agentMain(rest);
   if (verb === "--version" && rest.length === 0) {
     process.stdout.write(`${versionLine()}\n`);
     return 0;

@@ -9,7 +9,7 @@ import type {
 import * as grpc from "@grpc/grpc-js";
 import { Fault } from "../lib/fault.ts";
 import type { Logger } from "../lib/log.ts";
-import { abortable, deadline, reasonOf } from "../lib/signal.ts";
+import { abortable, deadline, reasonOf, throwIfAborted } from "../lib/signal.ts";
 import { decode, encode, methodPath } from "./codec.ts";
 import { statusFromFault } from "./status.ts";
 
@@ -68,6 +68,7 @@ export const MAX_MESSAGE = 20 << 20;
 export class RpcServer implements AsyncDisposable {
   readonly #server: grpc.Server;
   readonly #log: Logger;
+  readonly #credentials: TlsCredentials[] = [];
 
   constructor(options: ServerOptions) {
     this.#log = options.log;
@@ -96,14 +97,8 @@ export class RpcServer implements AsyncDisposable {
    * @returns the bound port (0 for a socket path)
    */
   async listen(address: string, tls?: ServerTls): Promise<number> {
-    const credentials =
-      tls === undefined
-        ? grpc.ServerCredentials.createInsecure()
-        : grpc.ServerCredentials.createSsl(
-            tls.clientCa,
-            [{ cert_chain: tls.certificate, private_key: tls.privateKey }],
-            true,
-          );
+    const credentials = tls === undefined ? grpc.ServerCredentials.createInsecure() : new TlsCredentials(tls);
+    if (credentials instanceof TlsCredentials) this.#credentials.push(credentials);
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     this.#server.bindAsync(address, credentials, (error, port) => {
       if (error === null) resolve(port);
@@ -122,6 +117,11 @@ export class RpcServer implements AsyncDisposable {
       }
     });
     return promise;
+  }
+
+  /** New connections are answered with these keys; running ones go on. */
+  renew(tls: ServerTls): void {
+    for (const credentials of this.#credentials) credentials.renew(tls);
   }
 
   /** Refuses new calls, lets running ones finish for `graceMs`, then cuts them. */
@@ -225,6 +225,25 @@ export class RpcServer implements AsyncDisposable {
   }
 }
 
+/** Keys that can be changed while the server listens, which grpc-js offers to subclasses only. */
+class TlsCredentials extends grpc.ServerCredentials {
+  constructor(tls: ServerTls) {
+    super({ requestCert: true, rejectUnauthorized: true }, contextOf(tls));
+  }
+
+  renew(tls: ServerTls): void {
+    this.updateSecureContextOptions(contextOf(tls));
+  }
+
+  override _equals(other: grpc.ServerCredentials): boolean {
+    return this === other;
+  }
+}
+
+function contextOf(tls: ServerTls): { ca: Buffer; cert: Buffer[]; key: Buffer[] } {
+  return { ca: tls.clientCa, cert: [tls.certificate], key: [tls.privateKey] };
+}
+
 type AnyHandler =
   | ((request: unknown, context: CallContext) => Promise<unknown>)
   | ((request: unknown, context: CallContext) => AsyncIterable<unknown>)
@@ -282,8 +301,14 @@ async function* incoming(
   signal: AbortSignal,
 ): AsyncGenerator {
   // destroyOnReturn would tear down the writing half too when the client half-closes first.
-  for await (const message of call.iterator({ destroyOnReturn: false })) yield message;
-  if (signal.aborted) throw reasonOf(signal);
+  const messages = call.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]();
+  for (;;) {
+    // grpc-js says nothing to a reader whose client cancels: only the signal does.
+    const next = (await abortable(messages.next(), signal)) as IteratorResult<unknown, undefined>;
+    if (next.done === true) break;
+    yield next.value;
+  }
+  throwIfAborted(signal);
 }
 
 async function drained(stream: NodeJS.EventEmitter, signal: AbortSignal): Promise<void> {
