@@ -28,23 +28,19 @@ export class ContainerData {
   }
 
   /**
-   * The writable snapshot of a container: the one its record names, the one with its id, else the newest that is
-   * labelled with it or named in the original's way after a rollback (`<id>-active-<time>`).
+   * The writable snapshot of a container: the one its record names, the one with its id, else those that are labelled
+   * with it or named in the original's way after a rollback (`<id>-active-<time>`), newest first.
    */
-  async find(
-    containerId: string,
-    recorded: string | undefined,
-    signal?: AbortSignal,
-  ): Promise<Info | undefined> {
+  async find(containerId: string, recorded: string | undefined, signal?: AbortSignal): Promise<Info[]> {
     for (const key of recorded === undefined || recorded === "" ? [containerId] : [recorded, containerId]) {
       const info = await this.stat(key, signal);
       if (info === undefined) continue;
-      if (info.kind === Kind.ACTIVE) return info;
+      if (info.kind === Kind.ACTIVE) return [info];
       throw new Fault("failed_precondition", `Cannot use the snapshot ${key}: it is not writable`, {
         hint: "Something else made a snapshot of this name; rename or remove it",
       });
     }
-    return (await this.#owned(containerId, signal))[0];
+    return await this.#owned(containerId, signal);
   }
 
   async stat(key: string, signal?: AbortSignal): Promise<Info | undefined> {
@@ -160,7 +156,7 @@ export class ContainerData {
     )) {
       found.push(...info);
     }
-    return found.sort((a, b) => Number((b.createdAt?.seconds ?? 0n) - (a.createdAt?.seconds ?? 0n)));
+    return found.sort((a, b) => (madeAt(a) < madeAt(b) ? 1 : -1));
   }
 }
 
@@ -170,6 +166,11 @@ function labelsOf(owner: DataOwner): Record<string, string> {
     [BOT_LABEL]: owner.botId,
     [CONTAINER_LABEL]: owner.containerId,
   };
+}
+
+/** Nanoseconds since 1970. */
+function madeAt(info: Info): bigint {
+  return (info.createdAt?.seconds ?? 0n) * 1_000_000_000n + BigInt(info.createdAt?.nanos ?? 0);
 }
 
 /** Lower directories of an overlay mount; other mounts have one. */

@@ -86,7 +86,14 @@ export async function putRecord(
     }
     await services.containers.delete({ id: wanted.id }, { signal });
   }
-  await services.containers.create({ container: wanted }, { signal });
+  try {
+    await services.containers.create({ container: wanted }, { signal });
+  } catch (error) {
+    const other = Fault.is(error, "already_exists") ? await recordOf(services, wanted.id, signal) : undefined;
+    // Someone else made it in between; its deletion meanwhile too is not worth a third try.
+    if (other === undefined || present !== undefined) throw error;
+    await putRecord(services, other, wanted, signal);
+  }
 }
 
 function sameRuntime(present: Container, wanted: WantedRecord): boolean {

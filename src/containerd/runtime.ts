@@ -196,10 +196,9 @@ export class ContainerdRuntime implements Runtime {
     const owner = { containerId: description.id, botId: description.botId };
     for (let attempt = 1; ; attempt++) {
       const found = await this.#data.find(description.id, recorded, signal);
-      if (found !== undefined) {
-        await this.#data.adopt(found, owner, signal);
-        return found.name;
-      }
+      // All of them: should the newest be the wrong one, the others are still there for a person to find.
+      for (const each of found) await this.#data.adopt(each, owner, signal);
+      if (found[0] !== undefined) return found[0].name;
       if (!fresh) throw lostData(recorded ?? description.id);
       await using lease = await Lease.create(this.#client, "create", { signal });
       const { diffIds } = await this.images.config(description.image, { signal });
