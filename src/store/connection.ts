@@ -43,7 +43,7 @@ export class Connection implements AsyncDisposable {
     let given = false;
     const settings: postgres.Options<Record<string, never>> & { socket: () => Socket } = {
       socket: () => {
-        if (given) throw new Error("the connection closed before the server answered");
+        if (given || socket.destroyed) throw closedError();
         given = true;
         return socket;
       },
@@ -86,10 +86,16 @@ export class Connection implements AsyncDisposable {
     using limit = withDeadline(options.signal, CONNECT_MS, "connect to the database");
     try {
       const tls = await tlsSetting(target);
-      const connection = new Connection(target, await dial(target, limit.signal), tls, options);
+      const socket = await dial(target, limit.signal);
+      const connection = new Connection(target, socket, tls, options);
+      // The driver listens a moment later than a server can hang up.
+      const hangup = Promise.withResolvers<never>();
+      socket.once("close", () => {
+        hangup.reject(closedError());
+      });
       try {
         const greeting = connection.#sql<{ pid: number }[]>`select pg_backend_pid() as pid`;
-        const [row] = await abortable(greeting, limit.signal);
+        const [row] = await abortable(Promise.race([greeting, hangup.promise]), limit.signal);
         connection.#pid = row?.pid ?? 0;
         return connection;
       } catch (error) {
@@ -121,7 +127,7 @@ export class Connection implements AsyncDisposable {
     signal?: AbortSignal,
   ): Promise<postgres.RowList<T>> {
     throwIfAborted(signal);
-    if (!this.usable) throw Object.assign(new Error("connection closed"), { code: "CONNECTION_CLOSED" });
+    if (!this.usable) throw closedError();
     const pending = build(this.#sql);
     try {
       return await abortable(pending, signal);
@@ -160,6 +166,8 @@ export class Connection implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    // The driver would wait for the answer to a statement that broke with the connection.
+    if (this.#broken) return;
     try {
       await deadline(undefined, CLOSE_MS, "close a connection", async () => {
         await this.#sql.end({ timeout: 1 });
@@ -176,6 +184,11 @@ export class Connection implements AsyncDisposable {
     this.#broken = true;
     this.#socket.destroy();
   }
+}
+
+/** In the driver's words, which sqlstate.ts knows. */
+function closedError(): Error {
+  return Object.assign(new Error("the connection is closed"), { code: "CONNECTION_CLOSED" });
 }
 
 type TlsSetting = boolean | "prefer" | { [option: string]: unknown };
