@@ -1,18 +1,30 @@
 // Checks memoh's chains with one iptables-save and puts right what differs in one transaction per table.
 import type { NetworkFinding } from "../core/network.ts";
 import { Fault } from "../lib/fault.ts";
+import { sleep } from "../lib/signal.ts";
 import { type ChainPlan, rankOf } from "./firewall-rules.ts";
 import { hostCommand } from "./host-command.ts";
 import { canonicalRule, parseSave, type SavedRule, type SavedTable } from "./iptables-save.ts";
 
 /** The programs of one address family. `iptables` is whatever the distribution chose, nft or legacy. */
 export interface FirewallTools {
+  readonly family: "IPv4" | "IPv6";
   readonly save: string;
   readonly restore: string;
 }
 
-export const IPV4_TOOLS: FirewallTools = { save: "iptables-save", restore: "iptables-restore" };
-export const IPV6_TOOLS: FirewallTools = { save: "ip6tables-save", restore: "ip6tables-restore" };
+export const IPV4_TOOLS: FirewallTools = {
+  family: "IPv4",
+  save: "iptables-save",
+  restore: "iptables-restore",
+};
+export const IPV6_TOOLS: FirewallTools = {
+  family: "IPv6",
+  save: "ip6tables-save",
+  restore: "ip6tables-restore",
+};
+
+const ROUNDS = 5;
 
 /**
  * Makes the host's firewall match the plan: each chain with exactly its rules, one jump to it before everything that
@@ -25,20 +37,22 @@ export async function ensureFirewall(
   tools: FirewallTools,
   signal?: AbortSignal,
 ): Promise<NetworkFinding[]> {
-  const before = parseSave(await hostCommand([tools.save], { signal }));
-  const wrong = differences(plan, before);
-  if (wrong.length === 0) return [];
-  const tables = new Set(wrong.map((difference) => difference.table));
-  const input = [...tables].map((table) => repairText(plan, table, before.get(table))).join("");
-  await restore(tools, input, signal);
-  const left = differences(plan, parseSave(await hostCommand([tools.save], { signal })));
-  if (left.length > 0) {
-    const what = left.map((difference) => difference.what).join(", ");
-    throw new Fault("unavailable", `Cannot keep the firewall right: ${what} after it was repaired`, {
-      hint: "Find out which other program rewrites the rules of this host",
-    });
+  const found = new Set<string>();
+  // Several rounds, because another instance may repair its own jumps at the same moment, and the order is shared.
+  for (let round = 0; round < ROUNDS; round++) {
+    if (round > 1) await sleep(Math.random() * 100 * round, signal);
+    const saved = parseSave(await hostCommand([tools.save], { signal }));
+    const wrong = differences(plan, saved);
+    if (wrong.length === 0)
+      return [...found].map((what) => ({ what: `${tools.family}: ${what}`, repaired: true }));
+    for (const { what } of wrong) found.add(what);
+    const tables = new Set(wrong.map((difference) => difference.table));
+    const input = [...tables].map((table) => repairText(plan, table, saved.get(table))).join("");
+    await hostCommand([tools.restore, "--noflush", "--wait", "10"], { input, signal });
   }
-  return wrong.map(({ what }) => ({ what, repaired: true }));
+  throw new Fault("unavailable", `Cannot keep the ${tools.family} firewall right: ${[...found].join(", ")}`, {
+    hint: "Find out which other program rewrites the rules of this host",
+  });
 }
 
 /** Takes all chains of the plan and every jump to them away. Nothing there is success. */
@@ -59,7 +73,7 @@ export async function removeFirewall(
     );
     input += section(name, [...mine.map(declaration), ...jumps, ...mine.map((chain) => `-X ${chain}`)]);
   }
-  if (input !== "") await restore(tools, input, signal);
+  if (input !== "") await hostCommand([tools.restore, "--noflush", "--wait", "10"], { input, signal });
 }
 
 interface Difference {
@@ -139,8 +153,4 @@ function declaration(chain: string): string {
 
 function section(table: string, lines: readonly string[]): string {
   return `*${table}\n${lines.join("\n")}\nCOMMIT\n`;
-}
-
-async function restore(tools: FirewallTools, input: string, signal: AbortSignal | undefined): Promise<void> {
-  await hostCommand([tools.restore, "--noflush", "--wait", "10"], { input, signal });
 }

@@ -82,7 +82,9 @@ export class CniNetwork implements Network {
       );
       findings.push(...walls.flat(), ...(await ensureBridge(this.#names, signal)));
       findings.push(...(await this.#mendPorts(signal)));
-      for (const { what, repaired } of findings) this.#log.warn({ repaired }, what);
+      // At the first look nothing is there, which is no news.
+      const level = this.#hostChecked ? "warn" : "info";
+      for (const { what, repaired } of findings) this.#log[level]({ repaired }, what);
       await this.#plugin.version(await this.#plugin.directory());
       this.#hostChecked = true;
       return findings;
