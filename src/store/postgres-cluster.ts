@@ -1,8 +1,8 @@
 // The files of a private cluster: made beside their place and moved there whole, so that a crash leaves no half of one.
 import { chmod, chown, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { userInfo } from "node:os";
 import { join } from "node:path";
 import { runCommand } from "../lib/command.ts";
+import { currentUser } from "../lib/current-user.ts";
 import { identify } from "../lib/daemon.ts";
 import { errnoOf } from "../lib/errno.ts";
 import { Fault } from "../lib/fault.ts";
@@ -60,7 +60,7 @@ export async function initCluster(place: ClusterPlace, options: InitOptions): Pr
     await run(view.argv(join(binaries.bin, "initdb"), init), "make the cluster", signal);
     // The one way in: the unix socket, by the user this host runs as.
     await writeOwned(join(temp, "pg_hba.conf"), "local all all peer map=memoh\n", user);
-    await writeOwned(join(temp, "pg_ident.conf"), `memoh "${userInfo().username}" ${CLUSTER_NAME}\n`, user);
+    await writeOwned(join(temp, "pg_ident.conf"), `memoh "${currentUser()}" ${CLUSTER_NAME}\n`, user);
     await writeConf(temp, place, options);
     const single = view.argv(join(binaries.bin, "postgres"), ["--single", "-j", "-D", inside, "postgres"]);
     await run(single, "make the database", signal, `create database ${CLUSTER_NAME};\n\n`);

@@ -1,5 +1,5 @@
 // Where a database is: parsed from a URL or given in parts, with the password out of sight of every printer.
-import { userInfo } from "node:os";
+import { currentUser } from "../lib/current-user.ts";
 import { Fault } from "../lib/fault.ts";
 
 const TLS_MODES = ["disable", "prefer", "require", "verify-ca", "verify-full"] as const;
@@ -45,7 +45,7 @@ export function databaseTarget(parts: DatabaseParts): DatabaseTarget {
   const mode = parts.tls ?? (socket ? "disable" : "prefer");
   const tls = TLS_MODES.find((known) => known === mode);
   if (tls === undefined) throw bad(`sslmode must be one of ${TLS_MODES.join(", ")}`);
-  const user = parts.user === undefined || parts.user === "" ? userInfo().username : parts.user;
+  const user = parts.user === undefined || parts.user === "" ? currentUser() : parts.user;
   const password = parts.password ?? "";
   for (const text of [host, user, password, parts.database ?? ""]) {
     if (text.includes("\0")) throw bad("a part holds a NUL character");
