@@ -27,7 +27,10 @@ export interface CallOptions {
 export interface ServerStream<O> extends AsyncIterable<O>, AsyncDisposable {
   /** Resolves with the response headers: the server has taken the call on. Rejects when the call fails before them. */
   readonly accepted: Promise<void>;
-  /** Aborts once the call has its final status; messages that came before it may still wait to be read. */
+  /**
+   * Aborts once the call has its final status, with its Fault or, when it went well, with `cancelled`. Messages that came
+   * before it may still wait to be read.
+   */
   readonly over: AbortSignal;
 }
 
@@ -215,7 +218,7 @@ interface Writable extends NodeJS.EventEmitter {
 }
 
 async function writeMessage(call: Writable, message: unknown, over: AbortSignal): Promise<void> {
-  if (over.aborted) throw new Fault("cancelled", "the call is over");
+  throwIfAborted(over);
   if (call.write(message)) return;
   const { promise, resolve } = Promise.withResolvers<void>();
   call.once("drain", resolve);
@@ -254,10 +257,14 @@ function readable(call: Readable, signal: AbortSignal | undefined): ServerStream
   call.on("error", ring);
   call.on("status", (final: grpc.StatusObject) => {
     status = final;
-    const fault = faultFromStatus(final, signal);
-    over.abort(fault);
-    if (final.code === grpc.status.OK) accepted.resolve();
-    else accepted.reject(fault);
+    if (final.code === grpc.status.OK) {
+      accepted.resolve();
+      over.abort(new Fault("cancelled", "the call is over"));
+    } else {
+      const fault = faultFromStatus(final, signal);
+      accepted.reject(fault);
+      over.abort(fault);
+    }
     signal?.removeEventListener("abort", cancel);
     ring();
   });
