@@ -59,8 +59,8 @@ async function copyIn(api: ApiClient, source: string, bot: string, target: strin
   const into = there?.isDir === true || target.endsWith("/") || target === "";
   const destination = into ? join(inside, basename(await realpath(local))) : inside;
   await withProgress(io, `Copying ${source}`, async (progress) => {
-    const { LocalWorkspaceFiles } = await import("../../agent/local-workspace-files.ts");
-    const files = new LocalWorkspaceFiles({ workDir: "/" });
+    const { LocalFiles } = await import("../../agent/files/local-files.ts");
+    const files = new LocalFiles({ workDir: "/" });
     if (stats.isDirectory()) {
       const tree = await files.readTree(local, { signal: io.signal });
       const written = (await api.json({
@@ -99,8 +99,8 @@ async function copyOut(api: ApiClient, bot: string, source: string, target: stri
   const into = there?.isDirectory() === true || target.endsWith("/");
   const destination = into ? join(local, basename(inside)) : local;
   await withProgress(io, `Copying ${bot}:${source}`, async (progress) => {
-    const { LocalWorkspaceFiles } = await import("../../agent/local-workspace-files.ts");
-    const files = new LocalWorkspaceFiles({ workDir: "/" });
+    const { LocalFiles } = await import("../../agent/files/local-files.ts");
+    const files = new LocalFiles({ workDir: "/" });
     await files.mkdir(dirname(destination), { signal: io.signal });
     if (entry.isDir) {
       const data = await api.stream({ path: fsPath(bot, "tree", inside), signal: io.signal });
