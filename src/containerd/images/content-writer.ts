@@ -29,6 +29,7 @@ export interface ContentWriterOptions {
 const MESSAGE_SIZE = process.versions["bun"] === undefined ? 1 << 20 : 48 << 10;
 const STALL_MS = 15_000;
 const MAX_STALLS = 5;
+const ABORT_ATTEMPTS = 8;
 /** Of a big blob on a slow disk: containerd syncs it before it answers. */
 const COMMIT_MS = 5 * 60_000;
 /** How long another writer of the same blob may make no progress before it counts as dead. */
@@ -117,17 +118,33 @@ export class ContentWriter implements BlobSink, AsyncDisposable {
   async reset(): Promise<void> {
     await this.abort();
     if (!(await this.#connect())) this.#written = this.#descriptor.size;
+    else if (this.#written > 0) {
+      throw new Fault(
+        "aborted",
+        `Cannot store ${this.#descriptor.digest}: an earlier upload cannot be removed`,
+        {
+          hint: "Try again",
+        },
+      );
+    }
   }
 
-  /** Throws away what was written. Runs under a deadline of its own. */
+  /**
+   * Throws away what was written. Runs under a deadline of its own. What cannot be thrown away now is collected with
+   * the lease, so this never fails.
+   */
   async abort(): Promise<void> {
     await this[Symbol.asyncDispose]();
     this.#forgetPending();
-    try {
-      await this.#content.abort({ ref: this.#ref });
-    } catch (error) {
-      // A daemon that cannot be reached lets go of it with the lease.
-      if (!Fault.is(error, "not_found", "unavailable", "deadline_exceeded")) throw error;
+    for (let attempt = 1; attempt <= ABORT_ATTEMPTS; attempt++) {
+      try {
+        await this.#content.abort({ ref: this.#ref });
+        return;
+      } catch (error) {
+        if (!Fault.is(error, "internal")) return;
+      }
+      // containerd is still closing the stream: "directory not empty".
+      await sleep(10 * attempt);
     }
   }
 

@@ -45,17 +45,21 @@ export async function storeImage(
   const content = new ContentStore(services, context.queue);
   const layers = manifest.layers.map((layer, i) => ({ layer, labels: layerLabels(config.diffIds[i] ?? "") }));
   await inParallel(layers, options.parallel, signal, async ({ layer, labels }, layerSignal) => {
-    const progress = { phase: "layer", item: layer.digest, total: layer.size };
+    let shown = -1;
+    const show = (done: number) => {
+      if (done !== shown) onProgress?.({ phase: "layer", item: layer.digest, done, total: layer.size });
+      shown = done;
+    };
     await content.put(
       layer,
       labels,
       async (sink) => {
-        const watched = watchedSink(sink, (done) => onProgress?.({ ...progress, done }));
-        await options.fetchLayer(layer, watched, layerSignal);
+        await options.fetchLayer(layer, watchedSink(sink, show), layerSignal);
       },
       { signal: layerSignal, resumable: options.resumable },
     );
-    onProgress?.({ ...progress, done: layer.size });
+    // A layer that was there shows as fetched.
+    show(layer.size);
   });
 
   const top = chainIds(config.diffIds).at(-1) ?? "";
