@@ -120,7 +120,10 @@ async function* rawData(
       if (chunk.abort) throw new Fault("aborted", "write: the sender gave up; the old file stays");
       if (chunk.data.length > 0) yield chunk.data;
       const next = await rest.next();
-      if (next.done === true) return;
+      if (next.done === true) {
+        if (!first.needsCommit || chunk.commit) return;
+        throw new Fault("aborted", "write: the stream broke off; the old file stays");
+      }
       chunk = next.value;
     }
   } finally {

@@ -175,7 +175,12 @@ export class RemoteWorkspace implements Workspace {
       }
     }
     // The path travels ahead of the data, so that an empty source makes an empty file.
-    const content = { first: wirePath(path), rest: rest(), abort: { abort: true } };
+    const content = {
+      first: { ...wirePath(path), needsCommit: true },
+      rest: rest(),
+      last: { commit: true },
+      abort: { abort: true },
+    };
     const answer = await upload<WriteRawMessage, WriteRawResponse>(
       this.#route,
       wait,

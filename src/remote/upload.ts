@@ -13,6 +13,8 @@ const STALL_MS = 300_000;
 export interface Upload<M> {
   readonly first: M;
   readonly rest: AsyncIterable<M>;
+  /** Says that everything was sent. */
+  readonly last?: M;
   /** Tells the agent that the rest failed on this side; without it the broken stream alone does. */
   readonly abort?: M;
 }
@@ -41,6 +43,7 @@ export async function upload<M, A>(
         watchdog.end();
       }
       watchdog.begin();
+      if (content.last !== undefined) yield content.last;
     } catch (error) {
       failed = { error };
       if (content.abort !== undefined) yield content.abort;

@@ -1,4 +1,5 @@
 // gRPC server: handlers are async functions over messages, a signal goes in and a Fault comes out.
+import { setImmediate } from "node:timers/promises";
 import type {
   DescMessage,
   DescMethod,
@@ -308,6 +309,8 @@ async function* incoming(
     if (next.done === true) break;
     yield next.value;
   }
+  // A grpc-js client that cancels half-closes first, its reset comes a moment later.
+  await setImmediate();
   throwIfAborted(signal);
 }
 

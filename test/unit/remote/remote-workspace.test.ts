@@ -141,8 +141,11 @@ test("an empty source still sends the path, so that an empty file is made", asyn
   await using at = await talk(recording(chunks));
   assert.equal(await at.workspace.writeRaw("dir/empty", pieces()), 0);
   assert.deepEqual(
-    chunks.map(({ path, data }) => [path, data.length]),
-    [["dir/empty", 0]],
+    chunks.map(({ path, data, needsCommit, commit }) => [path, data.length, needsCommit, commit]),
+    [
+      ["dir/empty", 0, true, false],
+      ["", 0, false, true],
+    ],
   );
 });
 
@@ -163,7 +166,7 @@ test("data travels in pieces of 256 KiB whatever the source yields, and only the
   assert.deepEqual([first?.path, first?.data.length], ["f", 0]);
   assert.deepEqual(
     rest.map(({ data }) => data.length),
-    [CHUNK, CHUNK, CHUNK, 5],
+    [CHUNK, CHUNK, CHUNK, 5, 0],
   );
   assert.ok(rest.every(({ path }) => path === ""));
   assert.ok(Buffer.concat(rest.map(({ data }) => data)).equals(content));
