@@ -150,9 +150,18 @@ function isLoopback(host: string): boolean {
 const OWN_VARIABLE = /^(?:BUN_.*|NODE_OPTIONS|NODE_CHANNEL_.*|NODE_V8_COVERAGE|MEMOH_.*|MCP_LISTEN_ADDR)$/;
 
 function commandEnv(env: Env): Record<string, string> {
-  const result: Record<string, string> = { PATH: SYSTEM_PATH, HOME: homedir() };
+  const result: Record<string, string> = { PATH: SYSTEM_PATH, HOME: homeOf() };
   for (const [name, value] of Object.entries(env)) {
     if (value !== undefined && !OWN_VARIABLE.test(name)) result[name] = value;
   }
   return result;
+}
+
+/** An image may have no /etc/passwd and no HOME: then, as in runc, home is the root. */
+function homeOf(): string {
+  try {
+    return homedir();
+  } catch {
+    return "/";
+  }
 }

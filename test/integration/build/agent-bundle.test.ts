@@ -39,14 +39,15 @@ test("a bundle has the executable, an init, the loader and the libraries, all to
 });
 
 test("the same build is the same directory, untouched; another build is another one beside it", async () => {
-  const first = await ensureAgentBundle(data, log, bun);
+  const fresh = await mkdtemp(join(data, "builds-"));
+  const first = await ensureAgentBundle(fresh, log, bun);
   const inode = (await stat(join(first.dir, "memoh"))).ino;
-  const again = await ensureAgentBundle(data, log, bun);
+  const again = await ensureAgentBundle(fresh, log, bun);
   assert.equal(again.dir, first.dir);
   assert.equal((await stat(join(again.dir, "memoh"))).ino, inode);
-  const other = await ensureAgentBundle(data, log, node);
+  const other = await ensureAgentBundle(fresh, log, node);
   assert.notEqual(other.hash, first.hash);
-  assert.deepEqual(await agentBundles(data), [first.hash, other.hash].toSorted());
+  assert.deepEqual(await agentBundles(fresh), [first.hash, other.hash].toSorted());
 });
 
 test("a bundle that lost bytes or a mode is made again", async () => {
@@ -111,6 +112,8 @@ for (const [runtime, options] of [
       mkdirSync(join(root, "bin"));
       copyFileSync("/bin/busybox", join(root, "bin", "busybox"));
       symlinkSync("busybox", join(root, "bin", "sh"));
+      mkdirSync(join(root, "dev"));
+      assert.equal(spawnSync("mknod", ["-m", "666", join(root, "dev", "null"), "c", "1", "3"]).status, 0);
       const bundle = await ensureAgentBundle(data, log, options);
       const agent = spawn(
         ...inRoot(root, bundle.dir, [...bundle.args, "--insecure", "--listen", "unix:/run/agent.sock"]),

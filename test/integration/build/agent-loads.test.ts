@@ -22,7 +22,7 @@ const tellModules: Plugin = {
       const name = JSON.stringify(path.replace(`${ROOT}/`, ""));
       const tell = `(globalThis.__ran ??= new Set()).add(${name});`;
       return {
-        contents: `${strict}${tell}${source.slice(strict.length).replace(/^#!.*/, "")}`,
+        contents: `${strict};${tell}${source.slice(strict.length).replace(/^#!.*/, "")}`,
         loader: path.endsWith(".ts") ? "ts" : "js",
       };
     });
