@@ -31,11 +31,10 @@ export class Tokens {
         hint: "Add --bot BOT",
       });
     }
+    const userId = `token-${input.name}`;
+    await this.#store().ensureUser({ id: userId, name: userId, role: input.role }, wait);
     const token = `${PREFIX}${randomBytes(32).toString("base64url")}`;
-    const record = await this.#store().tokens.create(
-      { ...input, userId: `token-${input.name}`, hash: hashOf(token) },
-      wait,
-    );
+    const record = await this.#store().tokens.create({ ...input, userId, hash: hashOf(token) }, wait);
     return { ...record, token };
   }
 
