@@ -420,8 +420,7 @@ describe("the exec socket", () => {
     const opened = await socket("/bots/demo/exec/ws", { authorization: `Bearer ${admin}` });
     assert.ok(opened instanceof WebSocket);
     opened.send(JSON.stringify({ argv: ["sleep", "4321"] }));
-    const running = async () =>
-      (await host.cli(["exec", "demo", "--", "pgrep", "-f", "sleep 4321"])).code === 0;
+    const running = async () => /sleep 4321/.test(await host.ok(["exec", "demo", "--", "ps"]));
     for (let attempt = 0; attempt < 50 && !(await running()); attempt++);
     assert.ok(await running());
     opened.terminate();
