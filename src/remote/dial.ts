@@ -22,12 +22,20 @@ export interface DialOptions {
   /** For connecting, TLS and Hello together, milliseconds. */
   readonly timeoutMs: number;
   readonly idleMs: number;
+  readonly keepalive?: Keepalive | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onClose: (why: string) => void;
 }
 
-/** Pings keep NAT tables and dead peers honest. */
-const KEEPALIVE_MS = 30_000;
+/** Pings that find a peer which went without a word. */
+export interface Keepalive {
+  /** Silence after which a ping is sent, milliseconds. */
+  readonly everyMs: number;
+  /** How long its answer may take. */
+  readonly timeoutMs: number;
+}
+
+const KEEPALIVE: Keepalive = { everyMs: 30_000, timeoutMs: 10_000 };
 /** Triples bulk reads over the default of 64 KiB. */
 const WINDOW = 4 << 20;
 
@@ -37,10 +45,12 @@ const WINDOW = 4 << 20;
  * no agent
  */
 export async function dial(endpoint: Endpoint, options: DialOptions): Promise<Connection> {
+  const keepalive = options.keepalive ?? KEEPALIVE;
   const channel = new RpcChannel({
     target: endpoint.target,
     tls: endpoint.tls,
-    keepaliveMs: KEEPALIVE_MS,
+    keepaliveMs: keepalive.everyMs,
+    keepaliveTimeoutMs: keepalive.timeoutMs,
     keepaliveWhenIdle: true,
     window: WINDOW,
   });

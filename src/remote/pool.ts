@@ -4,7 +4,7 @@ import { Fault } from "../lib/fault.ts";
 import type { Logger } from "../lib/log.ts";
 import { abortable, deadline, sleep, throwIfAborted } from "../lib/signal.ts";
 import type { Connection } from "./connection.ts";
-import { dial, type Endpoint } from "./dial.ts";
+import { dial, type Endpoint, type Keepalive } from "./dial.ts";
 import { RemoteWorkspace } from "./remote-workspace.ts";
 import type { Lease } from "./route.ts";
 
@@ -21,6 +21,8 @@ export interface PoolOptions {
   readonly dialMs?: number;
   /** A connection without a call for so long is closed, milliseconds; 0 is never. */
   readonly idleMs?: number;
+  /** Every 30 s, 10 s for the answer, when absent. */
+  readonly keepalive?: Keepalive;
 }
 
 interface Dialling {
@@ -165,6 +167,7 @@ export class Pool implements WorkspaceProvider, AsyncDisposable {
       const connection: Connection = await dial(endpoint, {
         timeoutMs,
         idleMs: this.#options.idleMs ?? IDLE_MS,
+        keepalive: this.#options.keepalive,
         signal,
         onClose: (why) => {
           this.#options.log.debug({ botId, why }, "connection to an agent closed");

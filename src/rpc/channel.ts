@@ -22,6 +22,8 @@ export interface ChannelOptions {
   readonly tls?: ClientTls | undefined;
   /** HTTP/2 ping after so many idle milliseconds; 0 is never. */
   readonly keepaliveMs?: number;
+  /** A ping that is not answered for so long ends the connection. */
+  readonly keepaliveTimeoutMs?: number;
   /** Also without a call under way. Only for our own agents: servers in Go cut a connection that does. */
   readonly keepaliveWhenIdle?: boolean;
   /** Receive window of each stream, bytes. 4 MiB triples bulk reads; containerd's own default suits containerd. */
@@ -54,7 +56,7 @@ export class RpcChannel implements Disposable {
       ...(keepaliveMs > 0
         ? {
             "grpc.keepalive_time_ms": keepaliveMs,
-            "grpc.keepalive_timeout_ms": 10_000,
+            "grpc.keepalive_timeout_ms": options.keepaliveTimeoutMs ?? 10_000,
             "grpc.keepalive_permit_without_calls": options.keepaliveWhenIdle === true ? 1 : 0,
           }
         : {}),
