@@ -1,6 +1,6 @@
 // The files of a private cluster: made beside their place and moved there whole, so that a crash leaves no half of one.
 import { chmod, chown, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { runCommand } from "../lib/command.ts";
 import { currentUser } from "../lib/current-user.ts";
 import { identify } from "../lib/daemon.ts";
@@ -44,7 +44,6 @@ export async function clusterVersion(place: ClusterPlace): Promise<string | unde
 /** Makes the cluster with its user, database and access rules. Losing a race against another is success. */
 export async function initCluster(place: ClusterPlace, options: InitOptions): Promise<void> {
   const { binaries, user, view, signal } = options;
-  await sweepHalfDone(place);
   const own = await identify(process.pid);
   const temp = join(
     place.base,
@@ -111,18 +110,25 @@ export async function writeConf(
 
 /** Directory for the socket, for the user postgres alone. */
 export async function makeRunDirectory(place: ClusterPlace, user: SystemUser): Promise<void> {
+  await mkdir(dirname(place.run), { recursive: true, mode: 0o711 });
   await mkdir(place.run, { recursive: true, mode: 0o700 });
   await chown(place.run, user.uid, user.gid);
   await chmod(place.run, 0o700);
 }
 
 /** Removes what a maker that is gone left unfinished; nothing of it was ever a database. */
-async function sweepHalfDone(place: ClusterPlace): Promise<void> {
+export async function sweepHalfDone(place: ClusterPlace): Promise<void> {
   for (const name of await namesIn(place.base)) {
     if (!name.startsWith(INIT_PREFIX)) continue;
     const [pid, startTime] = name.slice(INIT_PREFIX.length).split("-");
     const maker = await identify(Number(pid));
-    if (maker?.startTime !== startTime) await rm(join(place.base, name), { recursive: true, force: true });
+    if (maker?.startTime === startTime) continue;
+    try {
+      await rm(join(place.base, name), { recursive: true, force: true });
+    } catch (error) {
+      // The initdb of a killed host is still at work; the next start takes it.
+      if (errnoOf(error) !== "ENOTEMPTY") throw error;
+    }
   }
 }
 
@@ -141,7 +147,10 @@ async function run(
 
 /** A Fault for what a program of Postgres said before it gave up. */
 export function faultFromWords(words: string, doing: string): Fault {
-  const said = words.trim().split("\n").slice(-4).join("; ").slice(-1000);
+  const lines = words.trim().split("\n");
+  // The lines with a level say why, a LOG line before FATAL too; what programs say around them does not.
+  const told = lines.filter((line) => /(LOG|ERROR|FATAL|PANIC|DETAIL|HINT|error): /.test(line));
+  const said = (told.length > 0 ? told : lines).slice(-5).join("; ").slice(-1000);
   const message = `Cannot ${doing} of the private Postgres: ${said === "" ? "it ended without a word" : said}`;
   if (/no space left on device|disk quota exceeded/i.test(words)) {
     return new Fault("resource_exhausted", message, { hint: "Free disk space where memoh keeps its data" });

@@ -58,6 +58,8 @@ function directView(user: SystemUser): ClusterView {
 
 async function mountedView(place: ClusterPlace, user: SystemUser): Promise<ClusterView> {
   const point = await firstDirectory(MOUNT_POINTS);
+  // A socket directory elsewhere is mounted over this one.
+  await mkdir(join(place.base, "run"), { recursive: true });
   const script =
     'mount --bind "$1" "$3" && if [ "$2" != "$1/run" ]; then mount --bind "$2" "$3/run"; fi && shift 3 && exec "$@"';
   return {

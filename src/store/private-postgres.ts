@@ -14,6 +14,7 @@ import {
   faultFromWords,
   initCluster,
   makeRunDirectory,
+  sweepHalfDone,
   writeConf,
 } from "./postgres-cluster.ts";
 import { findPostmaster, stopPostmaster } from "./postgres-process.ts";
@@ -213,6 +214,7 @@ class Server {
     const user = await postgresUser(signal);
     await makeRunDirectory(place, user);
     const view = await clusterView(place, runDir === undefined ? [dataDir] : [dataDir, runDir], user);
+    await sweepHalfDone(place);
     if (version === undefined) {
       log.info({ directory: place.data, version: binaries.version }, "making a private Postgres");
       await initCluster(place, { binaries, user, view, settings, signal });
