@@ -91,7 +91,7 @@ export function botResolvConf(
   }
   const candidates = files.map((file) => ({ ...file, servers: usable(file.config.servers) }));
   const best = candidates.find((file) => file.servers.length > 0);
-  const settings = best?.config ?? files.at(0)?.config;
+  const settings = (best ?? files.find(({ config }) => config.search.length > 0))?.config;
   const servers = (configured.length > 0 ? [...new Set(configured)] : (best?.servers ?? [])).slice(
     0,
     MAX_SERVERS,

@@ -1,7 +1,7 @@
 // What a bot can reach and who can reach it, with real namespaces, bridges and firewall rules.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { Peer } from "../../support/network/peer.ts";
+import { CLOSED, OPEN, Peer } from "../../support/network/peer.ts";
 import { HOST_OUTSIDE, OUTSIDE, outside, type Sandbox, sandbox, sh } from "../../support/network/sandbox.ts";
 import { onTestHost } from "../../support/network/test-host.ts";
 
@@ -29,17 +29,17 @@ await onTestHost(import.meta.filename, () => {
       return found;
     };
     /** Everything that must be closed, by what it is; all dialled at once. */
-    async function reached(): Promise<string[]> {
+    async function reached(patience = CLOSED): Promise<string[]> {
       const { peer } = at("a");
       const dials: Record<string, Promise<{ open: boolean }>> = {
-        "another bot": peer.dial(at("b").ip, 9090),
-        "a bot of another instance": peer.dial(at("c").ip, 9090),
-        "the host on the bridge": peer.dial(`${box.prefix}1`, 7000),
-        "the host on its other address": peer.dial(HOST_OUTSIDE, 7000),
-        "the metadata address": peer.dial(METADATA, 80),
-        "a denied range": peer.dial(DENIED, 80),
-        "a published port of the host": peer.dial(HOST_OUTSIDE, 5432),
-        "a bot from outside": world.dial(at("b").ip, 9090),
+        "another bot": peer.dial(at("b").ip, 9090, patience),
+        "a bot of another instance": peer.dial(at("c").ip, 9090, patience),
+        "the host on the bridge": peer.dial(`${box.prefix}1`, 7000, patience),
+        "the host on its other address": peer.dial(HOST_OUTSIDE, 7000, patience),
+        "the metadata address": peer.dial(METADATA, 80, patience),
+        "a denied range": peer.dial(DENIED, 80, patience),
+        "a published port of the host": peer.dial(HOST_OUTSIDE, 5432, patience),
+        "a bot from outside": world.dial(at("b").ip, 9090, patience),
       };
       const open: string[] = [];
       for (const [what, dial] of Object.entries(dials)) if ((await dial).open) open.push(what);
@@ -90,7 +90,7 @@ await onTestHost(import.meta.filename, () => {
         "isolated ports do not need the rules",
       );
       await sh(`for p in /sys/class/net/${box.bridge}/brif/*; do echo 0 > $p/isolated; done`);
-      const open = await reached();
+      const open = await reached(OPEN);
       assert.deepEqual(open.sort(), [
         "a bot from outside",
         "a bot of another instance",
@@ -135,18 +135,21 @@ await onTestHost(import.meta.filename, () => {
         /(fe80\S+)\//.exec(await sh(`${where} ip -6 -br addr show scope link`))?.[1] ?? "";
       const toBot = `${await linkLocal(`nsenter --net=${at("b").netns}`)}%eth0`;
       const toHost = `${/(fe80\S+)\//.exec(await sh(`ip -6 -br addr show dev ${box.bridge}`))?.[1] ?? ""}%eth0`;
-      const both = async () => {
+      const both = async (patience: number) => {
         const { peer } = at("a");
-        const [bot, host] = await Promise.all([peer.dial(toBot, 9090), peer.dial(toHost, 7000)]);
+        const [bot, host] = await Promise.all([
+          peer.dial(toBot, 9090, patience),
+          peer.dial(toHost, 7000, patience),
+        ]);
         return [bot.open, host.open];
       };
-      assert.deepEqual(await both(), [false, false]);
+      assert.deepEqual(await both(CLOSED), [false, false]);
       await sh(`ip6tables -F MEMOH-I-${box.instance}; ip6tables -F MEMOH-G-${box.instance}
         for p in /sys/class/net/${box.bridge}/brif/*; do echo 0 > $p/isolated; done`);
-      assert.deepEqual(await both(), [true, true]);
+      assert.deepEqual(await both(OPEN), [true, true]);
       const found = (await box.network.ensureHost()).map(({ what }) => what);
       assert.ok(found.includes(`bridge ${box.bridge} had IPv6`), found.join("\n"));
-      assert.deepEqual(await both(), [false, false]);
+      assert.deepEqual(await both(CLOSED), [false, false]);
     });
   });
 });

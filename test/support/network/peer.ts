@@ -11,8 +11,10 @@ export interface Dialled {
   readonly said: string;
 }
 
-/** Milliseconds after which a silent target counts as closed; an open one answers in one. */
-const CLOSED_AFTER = 700;
+/** Milliseconds after which a silent target counts as closed. */
+export const CLOSED = 700;
+/** The same where an answer is expected, which takes one millisecond unless the machine is busy. */
+export const OPEN = 10_000;
 
 export class Peer implements AsyncDisposable {
   readonly #child;
@@ -49,8 +51,8 @@ export class Peer implements AsyncDisposable {
     if (typeof error === "string") throw new Error(error);
   }
 
-  async dial(host: string, port: number): Promise<Dialled> {
-    const answer = await this.#order({ kind: "connect", host, port, timeoutMs: CLOSED_AFTER });
+  async dial(host: string, port: number, timeoutMs = OPEN): Promise<Dialled> {
+    const answer = await this.#order({ kind: "connect", host, port, timeoutMs });
     return { open: answer["open"] === true, said: String(answer["said"]) };
   }
 
