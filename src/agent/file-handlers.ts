@@ -1,11 +1,15 @@
 // The file rpcs of ContainerService: wire messages in, calls on LocalFiles, wire messages out.
 import { isUtf8 } from "node:buffer";
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { FileEntry, WorkspacePath } from "../core/workspace.ts";
-import type {
-  ContainerService,
-  FileEntrySchema,
-  WriteRawChunk,
+import type { FileEntry, TreeConflict, TreeSummary, WorkspacePath } from "../core/workspace.ts";
+import {
+  type ContainerService,
+  type FileEntrySchema,
+  type TreeSummary as WireSummary,
+  type TreeSummarySchema,
+  type WriteRawChunk,
+  type WriteTreeChunk,
+  WriteTreeChunk_Conflict,
 } from "../gen/proto/mcpcontainer/container_pb.ts";
 import { Fault } from "../lib/fault.ts";
 import type { Handlers } from "../rpc/server.ts";
@@ -20,7 +24,9 @@ type FileRpc =
   | "rename"
   | "deleteFile"
   | "readRaw"
-  | "writeRaw";
+  | "writeRaw"
+  | "readTree"
+  | "writeTree";
 
 /** Handlers of the file rpcs, to be offered together with those of processes. */
 export function fileHandlers(files: LocalFiles): Required<Pick<Handlers<typeof ContainerService>, FileRpc>> {
@@ -81,12 +87,40 @@ export function fileHandlers(files: LocalFiles): Required<Pick<Handlers<typeof C
       // No chunks at all make no file; the original says OK.
       if (first.done === true) return { bytesWritten: 0n };
       const path = pathOf(first.value.path, first.value.pathRaw);
-      if (path.length === 0) throw new Fault("invalid_argument", "first chunk must include path");
+      if (path.length === 0) throw firstChunkFault();
       const written = await files.writeRaw(path, rawData(first.value, chunks), { signal });
       return { bytesWritten: BigInt(written) };
     },
+
+    readTree: async function* (request, { signal }) {
+      const tree = await files.readTree(pathOf(request.path, request.pathRaw), { signal });
+      for await (const data of tree.data) yield { data };
+      yield { summary: summaryMessage(await tree.summary) };
+    },
+
+    writeTree: async (requests, { signal }) => {
+      const chunks = requests[Symbol.asyncIterator]();
+      const first = await chunks.next();
+      const path = first.done === true ? "" : pathOf(first.value.path, first.value.pathRaw);
+      if (first.done === true || path.length === 0) throw firstChunkFault();
+      const conflict = CONFLICTS[first.value.conflict];
+      if (conflict === undefined) {
+        throw new Fault("invalid_argument", `tree: unknown conflict rule ${first.value.conflict}`);
+      }
+      const tree = treeData(first.value, chunks);
+      const expected = () => Promise.resolve(tree.sent());
+      const written = await files.writeTree(path, tree.data, { conflict, expected, signal });
+      return { summary: summaryMessage(written.summary), conflicts: [...written.conflicts] };
+    },
   };
 }
+
+const CONFLICTS: Readonly<Record<number, TreeConflict>> = {
+  [WriteTreeChunk_Conflict.FAIL]: "fail",
+  [WriteTreeChunk_Conflict.REPLACE]: "replace",
+  [WriteTreeChunk_Conflict.KEEP]: "keep",
+  [WriteTreeChunk_Conflict.RENAME]: "rename",
+};
 
 const MAX_INT32 = 2 ** 31 - 1;
 
@@ -129,4 +163,51 @@ async function* rawData(
   } finally {
     await rest.return?.();
   }
+}
+
+/** The bytes of a tree, and what their sender said of them once the bytes are at their end. */
+function treeData(first: WriteTreeChunk, rest: AsyncIterator<WriteTreeChunk>) {
+  let summary: TreeSummary | undefined;
+  async function* data(): AsyncGenerator<Uint8Array> {
+    try {
+      for (let chunk = first; ; ) {
+        if (chunk.summary !== undefined) summary = summaryOf(chunk.summary);
+        if (chunk.data.length > 0) yield chunk.data;
+        const next = await rest.next();
+        if (next.done === true) return;
+        chunk = next.value;
+      }
+    } finally {
+      await rest.return?.();
+    }
+  }
+  return { data: data(), sent: () => summary };
+}
+
+function summaryMessage(summary: TreeSummary): MessageInitShape<typeof TreeSummarySchema> {
+  return {
+    entries: BigInt(summary.entries),
+    bytes: BigInt(summary.bytes),
+    sha256: summary.sha256,
+    skipped: summary.skipped.map(({ path, reason, failed }) => ({ pathRaw: path, reason, failed })),
+    xattrsUnsupported: summary.xattrsUnsupported,
+  };
+}
+
+function summaryOf(message: WireSummary): TreeSummary {
+  return {
+    entries: Number(message.entries),
+    bytes: Number(message.bytes),
+    sha256: Buffer.from(message.sha256),
+    skipped: message.skipped.map(({ pathRaw, reason, failed }) => ({
+      path: Buffer.from(pathRaw),
+      reason,
+      failed,
+    })),
+    xattrsUnsupported: message.xattrsUnsupported,
+  };
+}
+
+function firstChunkFault(): Fault {
+  return new Fault("invalid_argument", "first chunk must include path");
 }

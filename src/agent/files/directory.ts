@@ -41,6 +41,8 @@ export class Directory {
 
   /** The path of a name in it, for node:fs. Valid while the directory is open. */
   in(name: BytePath): Buffer {
+    // The number of a closed descriptor may be another file's by now.
+    if (this.#users === 0) throw new Fault("internal", "the directory is closed");
     return fsPath(`${this.#at}/${name}`);
   }
 

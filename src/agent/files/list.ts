@@ -7,7 +7,7 @@ import { type BytePath, fsPath, shown } from "./byte-path.ts";
 import { Directory } from "./directory.ts";
 import { during } from "./file-fault.ts";
 import { fileEntry, wireSize } from "./file-entry.ts";
-import { walk, type WalkStep } from "./walk.ts";
+import { type EntryStep, walk } from "./walk.ts";
 
 /** Bytes of an answer. */
 const MAX_ANSWER = 16 << 20;
@@ -48,7 +48,7 @@ export async function list(path: BytePath, options: ListOptions): Promise<Listin
   return { entries, totalCount: total, truncated: total > end, unreadable };
 }
 
-async function entryOf(step: WalkStep & { readonly kind: "entry" }): Promise<FileEntry | undefined> {
+async function entryOf(step: EntryStep): Promise<FileEntry | undefined> {
   try {
     const stats = await step.stats();
     const link = stats.isSymbolicLink()

@@ -5,6 +5,10 @@ import type {
   Listing,
   ListOptions,
   TextPage,
+  TreeConflict,
+  TreeReader,
+  TreeSummary,
+  TreeWritten,
   Wait,
   Workspace,
   WorkspacePath,
@@ -12,6 +16,9 @@ import type {
 import { errnoOf } from "../../lib/errno.ts";
 import { Fault } from "../../lib/fault.ts";
 import { throwIfAborted } from "../../lib/signal.ts";
+import type { Ownership } from "../tree/attributes.ts";
+import { readTree } from "../tree/read-tree.ts";
+import { writeTree } from "../tree/write-tree.ts";
 import { type BytePath, fsPath, nameOf, parentOf, requirePath, resolvePath } from "./byte-path.ts";
 import { fileEntry } from "./file-entry.ts";
 import { during, fileFault } from "./file-fault.ts";
@@ -25,20 +32,37 @@ import { replaceFile } from "./replace-file.ts";
 /** The methods of a Workspace that are about files. */
 export type FileMethods = Pick<
   Workspace,
-  "readText" | "writeFile" | "list" | "stat" | "mkdir" | "rename" | "remove" | "readRaw" | "writeRaw"
+  | "readText"
+  | "writeFile"
+  | "list"
+  | "stat"
+  | "mkdir"
+  | "rename"
+  | "remove"
+  | "readRaw"
+  | "writeRaw"
+  | "readTree"
+  | "writeTree"
 >;
 
 export interface LocalFilesOptions {
   /** Absolute directory that relative paths are below; `/data` in a container. */
   readonly workDir: WorkspacePath;
+  /**
+   * Whose files written trees become: `exact` when this process is root, else `own`. Say `own` wherever a tree comes
+   * from a bot and this machine is not the bot's.
+   */
+  readonly ownership?: Ownership;
 }
 
 /** Files of this machine, as the original's agent serves them. Holds nothing open between calls. */
 export class LocalFiles implements FileMethods {
   readonly #workDir: BytePath;
+  readonly #ownership: Ownership;
 
   constructor(options: LocalFilesOptions) {
     this.#workDir = resolvePath("/", options.workDir);
+    this.#ownership = options.ownership ?? (process.getuid?.() === 0 ? "exact" : "own");
   }
 
   async readText(
@@ -110,5 +134,25 @@ export class LocalFiles implements FileMethods {
   async writeRaw(path: WorkspacePath, source: AsyncIterable<Uint8Array>, wait: Wait = {}): Promise<number> {
     const target = requirePath(this.#workDir, path);
     return await replaceFile(target, source, { mode: 0o666, opening: "create", signal: wait.signal });
+  }
+
+  async readTree(path: WorkspacePath, wait: Wait = {}): Promise<TreeReader> {
+    const target = requirePath(this.#workDir, path);
+    throwIfAborted(wait.signal);
+    return await readTree(target, wait.signal);
+  }
+
+  async writeTree(
+    path: WorkspacePath,
+    data: AsyncIterable<Uint8Array>,
+    options: Wait & {
+      readonly conflict?: TreeConflict;
+      /** Undefined when the sender said nothing. */
+      readonly expected?: () => Promise<TreeSummary | undefined>;
+    } = {},
+  ): Promise<TreeWritten> {
+    const target = requirePath(this.#workDir, path);
+    const { conflict = "fail", expected, signal } = options;
+    return await writeTree(target, data, { conflict, expected, signal, ownership: this.#ownership });
   }
 }

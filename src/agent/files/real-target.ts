@@ -1,9 +1,9 @@
 // Where a write to a path really goes: the end of its chain of links, which need not exist.
 import type { BigIntStats } from "node:fs";
-import { lstat, readlink, realpath } from "node:fs/promises";
-import { errnoOf } from "../../lib/errno.ts";
+import { readlink, realpath } from "node:fs/promises";
 import { type BytePath, fsPath, nameOf, parentOf } from "./byte-path.ts";
 import { type Doing, fileFault, pathFault } from "./file-fault.ts";
+import { lookUp } from "./look-up.ts";
 
 /** The file a write is for. Its directory exists and is free of links. */
 export interface RealTarget {
@@ -27,7 +27,7 @@ export async function realTarget(path: BytePath, doing: Doing): Promise<RealTarg
       // Resolved by the kernel, never by cutting at "..": a directory on the way may be a link itself.
       const directory = await realpath(fsPath(parentOf(at)), { encoding: "latin1" });
       const target = `${directory === "/" ? "" : directory}/${nameOf(at)}`;
-      const stats = await lstatIfThere(target);
+      const stats = await lookUp(fsPath(target));
       if (stats?.isSymbolicLink() !== true) return { directory, path: target, stats };
       const link = await readlink(fsPath(target), { encoding: "latin1" });
       at = (link.startsWith("/") ? link : `${directory}/${link}`).replace(/(?<=.)\/+$/, "");
@@ -36,14 +36,4 @@ export async function realTarget(path: BytePath, doing: Doing): Promise<RealTarg
     throw fileFault(error, doing, path);
   }
   throw pathFault("failed_precondition", doing, path, "too many levels of symbolic links");
-}
-
-/** lstat, or undefined when there is nothing. */
-export async function lstatIfThere(path: BytePath): Promise<BigIntStats | undefined> {
-  try {
-    return await lstat(fsPath(path), { bigint: true });
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT") return undefined;
-    throw error;
-  }
 }

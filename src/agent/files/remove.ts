@@ -4,7 +4,7 @@ import { errnoOf } from "../../lib/errno.ts";
 import { type BytePath, fsPath } from "./byte-path.ts";
 import { Directory } from "./directory.ts";
 import { during, pathFault } from "./file-fault.ts";
-import { lstatIfThere } from "./real-target.ts";
+import { lookUp } from "./look-up.ts";
 import { walk } from "./walk.ts";
 
 export interface RemoveOptions {
@@ -24,7 +24,7 @@ const TOGETHER = 32;
 export async function remove(path: BytePath, options: RemoveOptions): Promise<void> {
   if (path === "/") throw pathFault("failed_precondition", "delete", path, "the root cannot be deleted");
   await during("delete", path, async () => {
-    const stats = await lstatIfThere(path);
+    const stats = await lookUp(fsPath(path));
     if (stats === undefined) return;
     if (!stats.isDirectory()) {
       await unlessGone(unlink(fsPath(path)));

@@ -16,7 +16,7 @@ export type WalkStep =
       readonly dirent: Dirent;
       /** The directory it is in; open until the next step, longer when retained. */
       readonly directory: Directory;
-      /** lstat of it, with that of its next siblings under way. Rejects with ENOENT when it is gone. */
+      /** lstat of it, with that of its next siblings under way; call it before the next step. Rejects with ENOENT when gone. */
       readonly stats: () => Promise<BigIntStats>;
     }
   /** All below a directory has been met; it is in `directory`. */
@@ -29,9 +29,11 @@ export type WalkStep =
   /** A directory that cannot be read; it was an entry before. */
   | { readonly kind: "unreadable"; readonly path: BytePath; readonly error: unknown };
 
+export type EntryStep = WalkStep & { readonly kind: "entry" };
+
 export interface WalkOptions {
   /** Whether to go into a directory, asked after its step; always when absent. */
-  readonly enter?: (step: WalkStep & { readonly kind: "entry" }) => boolean;
+  readonly enter?: (step: EntryStep) => boolean | Promise<boolean>;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -72,7 +74,7 @@ export async function* walk(root: Directory, options: WalkOptions = {}): AsyncGe
       stats: level.statsOf(dirent),
     } as const;
     yield step;
-    if (!dirent.isDirectory() || options.enter?.(step) === false) continue;
+    if (!dirent.isDirectory() || (await options.enter?.(step)) === false) continue;
     try {
       const directory = await stack.push(dirent.name);
       levels.push(new Siblings(directory, path, await directory.entries(), dirent.name));
