@@ -36,6 +36,8 @@ export async function followLines(
 function describe({ phase, item, done, total }: NonNullable<Line["progress"]>): string {
   const what = item === undefined ? phase : `${phase} ${item.replace(/^sha256:([0-9a-f]{12}).*/, "$1")}`;
   if (done === undefined) return what;
+  // Layers are unpacked one by one; everything else counts bytes.
+  if (phase === "unpack") return `${what} (${done + 1} of ${total ?? "?"})`;
   return total === undefined
     ? `${what} ${formatBytes(done)}`
     : `${what} ${formatBytes(done)} of ${formatBytes(total)}`;

@@ -35,7 +35,10 @@ export const build = verb<BuildArgs>({
         type: "string",
         describe: "Write an OCI archive instead of importing it",
       })
-      .option("name", { type: "string", describe: "Name of the image (default localhost/memoh/bot:latest)" })
+      .option("name", {
+        type: "string",
+        describe: "Name of the image (default localhost/memoh/bot:latest, :test for the test target)",
+      })
       .option("target", {
         choices: ["bot", "test"] as const,
         default: "bot" as const,

@@ -17,8 +17,11 @@ import { type LocalBase, localBase } from "./local-base.ts";
 import { nodeFiles } from "./node-files.ts";
 import { type BuildTools, requireProgram } from "./tools.ts";
 
-/** What the image is called unless told otherwise. `localhost` is a name that nobody pulls by accident. */
-export const BOT_IMAGE = "localhost/memoh/bot:latest";
+/** What the images are called unless told otherwise. `localhost` is a name that nobody pulls by accident. */
+export const IMAGE_NAMES: Readonly<Record<ImageTarget, string>> = {
+  bot: "localhost/memoh/bot:latest",
+  test: "localhost/memoh/bot:test",
+};
 
 /** The base of an image that is built where a registry is in reach. */
 export const DEFAULT_BASE = "docker.io/library/debian:bookworm-slim";
@@ -74,7 +77,7 @@ export async function buildBotImage(options: BuildBotImage): Promise<BuiltImage>
   const output = resolve(options.output);
   const workDir = resolve(options.workDir);
   const target = options.target ?? "bot";
-  const name = options.name ?? BOT_IMAGE;
+  const name = options.name ?? IMAGE_NAMES[target];
   const fresh = options.fresh === true;
   await mkdir(workDir, { recursive: true, mode: 0o755 });
   await mkdir(dirname(output), { recursive: true });

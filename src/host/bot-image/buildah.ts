@@ -49,6 +49,8 @@ export function buildahEngine(folder: string, tools: BuildTools): Engine {
         job,
         tools,
       );
+      // What the last build of this name left: each holds an executable of its own.
+      await mustRun([...store.argv, "rmi", "--prune"], withTemp(tools, job));
     },
   };
 }
