@@ -26,12 +26,15 @@ await onTestHost(import.meta.filename, () => {
     await world[Symbol.asyncDispose]();
     await host[Symbol.asyncDispose]();
   });
-  beforeEach(async () => {
-    box = await sandbox();
-  });
-  afterEach(async () => {
-    await box[Symbol.asyncDispose]();
-  });
+  /** A network of its own for each test of a suite. */
+  function ownSandbox() {
+    beforeEach(async () => {
+      box = await sandbox();
+    });
+    afterEach(async () => {
+      await box[Symbol.asyncDispose]();
+    });
+  }
 
   /** A bot that is up: attached, with a process inside. */
   async function liveBot(id = "bot") {
@@ -117,14 +120,27 @@ await onTestHost(import.meta.filename, () => {
         found: () => /was not isolated \(bot\)/,
       },
     };
+    let shared: Sandbox;
+    let bot: Awaited<ReturnType<typeof liveBot>>;
+    before(async () => {
+      shared = await sandbox();
+      box = shared;
+      bot = await liveBot();
+    });
+    beforeEach(() => {
+      box = shared;
+    });
+    after(async () => {
+      await bot[Symbol.asyncDispose]();
+      await shared[Symbol.asyncDispose]();
+    });
     afterEach(async () => {
       await sh("iptables -P FORWARD ACCEPT; iptables -P INPUT ACCEPT; iptables -F; iptables -t nat -F");
     });
 
     for (const [what, { script, found }] of Object.entries(breaks)) {
       test(`${what} is found and repaired`, async () => {
-        await using bot = await liveBot();
-        await assertAlive(bot);
+        await box.network.ensureHost();
         await sh(script());
         assert.match((await whatIsFound()).join("\n"), found());
         await assertAlive(bot);
@@ -170,19 +186,20 @@ await onTestHost(import.meta.filename, () => {
     });
   });
 
-  test("a bridge whose MAC went with its last port is given one, and can be attached to", async () => {
-    await sh(`ip link add ${box.bridge} type bridge
-      ip link add mtv0 type veth peer name mtv1; ip link set mtv0 master ${box.bridge}; ip link del mtv0`);
-    assert.equal(await readMac(box.bridge), "00:00:00:00:00:00");
-    assert.match((await whatIsFound()).join("\n"), new RegExp(`bridge ${box.bridge} had no MAC address`));
-    const mac = await readMac(box.bridge);
-    await box.network.setup("bot");
-    await box.network.remove("bot");
-    assert.equal(await readMac(box.bridge), mac, "the MAC does not go with the last port any more");
-    assert.match(mac, /^02:/);
-  });
-
   describe("one bot's attachment", () => {
+    ownSandbox();
+    test("a bridge whose MAC went with its last port is given one, and can be attached to", async () => {
+      await sh(`ip link add ${box.bridge} type bridge
+        ip link add mtv0 type veth peer name mtv1; ip link set mtv0 master ${box.bridge}; ip link del mtv0`);
+      assert.equal(await readMac(box.bridge), "00:00:00:00:00:00");
+      assert.match((await whatIsFound()).join("\n"), new RegExp(`bridge ${box.bridge} had no MAC address`));
+      const mac = await readMac(box.bridge);
+      await box.network.setup("bot");
+      await box.network.remove("bot");
+      assert.equal(await readMac(box.bridge), mac, "the MAC does not go with the last port any more");
+      assert.match(mac, /^02:/);
+    });
+
     test("a namespace that lost its name while a bot lives in it is named again, and the bot notices nothing", async () => {
       await using bot = await liveBot();
       const inode = await sh(`stat -c %i ${bot.netnsPath}`);
@@ -291,6 +308,7 @@ await onTestHost(import.meta.filename, () => {
   });
 
   describe("plugins that fail", () => {
+    ownSandbox();
     let dir: string;
     beforeEach(async () => {
       dir = await mkdtemp(join(tmpdir(), "memoh-cni-plugins-"));

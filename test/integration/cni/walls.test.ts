@@ -106,6 +106,19 @@ await onTestHost(import.meta.filename, () => {
       assert.deepEqual(await reached(), []);
     });
 
+    test("packets with a sender that is not the bot's subnet end at the guard", async () => {
+      const dropped = async () =>
+        Number((await sh(`iptables -nvxL MEMOH-G-${box.instance} 2`)).trim().split(/\s+/)[0]);
+      const before = await dropped();
+      const inside = `nsenter --net=${at("a").netns}`;
+      await sh(`${inside} ip addr add 192.0.2.66/32 dev lo
+        ${inside} ip route add ${OUTSIDE} via ${box.prefix}1 src 192.0.2.66`);
+      const dialled = await at("a").peer.dial(OUTSIDE, 80, CLOSED);
+      await sh(`${inside} ip route del ${OUTSIDE}; ${inside} ip addr del 192.0.2.66/32 dev lo`);
+      assert.equal(dialled.open, false);
+      assert.ok((await dropped()) > before);
+    });
+
     test("where bridged packets pass the firewall too, nothing changes", async () => {
       const nf = "/proc/sys/net/bridge/bridge-nf-call-iptables";
       for (const value of [0, 1]) {
