@@ -1,5 +1,5 @@
 // Named network namespaces: files that hold a namespace while no process lives in it.
-import { mkdir, open, readdir, readFile, rm, rmdir, stat, statfs } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, realpath, rm, rmdir, stat, statfs } from "node:fs/promises";
 import { errnoOf, faultFromErrno } from "../lib/errno.ts";
 import { Fault } from "../lib/fault.ts";
 import { hostCommand } from "./host-command.ts";
@@ -19,7 +19,8 @@ f=/proc/sys/net/ipv6/conf/default/disable_ipv6
 export async function ensureNetnsDir(dir: string, signal?: AbortSignal): Promise<void> {
   try {
     await mkdir(dir, { recursive: true, mode: 0o711 });
-    if (isShared(dir, await readFile("/proc/self/mountinfo", "utf8"))) return;
+    // Mounts are listed by their real paths, and /var/run is a link on most hosts.
+    if (isShared(await realpath(dir), await readFile("/proc/self/mountinfo", "utf8"))) return;
   } catch (error) {
     throw faultFromErrno(error, `Cannot make ${dir}`);
   }
@@ -29,11 +30,12 @@ export async function ensureNetnsDir(dir: string, signal?: AbortSignal): Promise
 
 /** Takes away what ensureNetnsDir made; the namespaces in it are gone by then. */
 export async function removeNetnsDir(dir: string, signal?: AbortSignal): Promise<void> {
-  const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
-  if (mounts.some((line) => mountPoint(line) === dir)) {
-    await hostCommand(["umount", "--lazy", dir], { signal });
-  }
   try {
+    const real = await realpath(dir);
+    const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
+    if (mounts.some((line) => mountPoint(line) === real)) {
+      await hostCommand(["umount", "--lazy", real], { signal });
+    }
     await rmdir(dir);
   } catch (error) {
     if (errnoOf(error) !== "ENOENT") throw faultFromErrno(error, `Cannot remove ${dir}`);

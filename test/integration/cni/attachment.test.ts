@@ -41,6 +41,27 @@ await onTestHost(import.meta.filename, () => {
       assert.match(await sh(`bridge -d link show dev ${port}`), /isolated on/);
     });
 
+    test("is seen by a daemon whose mount namespace is older than it", async () => {
+      await box.network.ensureHost();
+      const daemon = spawn("unshare", [
+        "--mount",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        "echo up; exec sleep 60",
+      ]);
+      try {
+        await once(daemon.stdout, "data");
+        const { netnsPath } = await box.network.setup("bot");
+        assert.equal(await sh(`nsenter --mount --target ${daemon.pid} stat -f -c %T ${netnsPath}`), "nsfs");
+        await box.network.remove("bot");
+        assert.equal(await sh(`grep -c ${netnsPath} /proc/${daemon.pid}/mountinfo || true`), "0");
+      } finally {
+        daemon.kill("SIGKILL");
+      }
+    });
+
     test("takes no larger packets than the host's way out does", async () => {
       await sh(`ip link add mtr type veth peer name mtr2; ip link set mtr2 up; ip link set mtr mtu 1400 up
         ip addr add 198.51.100.9/24 dev mtr; ip route add default via 198.51.100.10`);
@@ -191,6 +212,20 @@ await onTestHost(import.meta.filename, () => {
       assert.equal(await remains(), "");
       await box.network.teardownHost();
       assert.notEqual((await box.network.setup("bot")).ip, "");
+    });
+
+    test("has one mount for the namespaces, however its run directory is called and however often it is checked", async () => {
+      await sh(`ln -s ${box.runDir} ${box.runDir}-link`);
+      const network = box.again({ runDir: `${box.runDir}-link` });
+      await network.ensureHost();
+      await network.ensureHost();
+      await box.network.ensureHost();
+      assert.equal(await sh(`grep -c ' ${box.runDir}/netns ' /proc/self/mountinfo`), "1");
+      await network.setup("bot");
+      assert.notEqual(await box.network.inspect("bot"), undefined);
+      await network.teardownHost();
+      assert.equal(await remains(), "");
+      await sh(`rm ${box.runDir}-link`);
     });
 
     test("is made right before a setup when its bridge has gone", async () => {
