@@ -146,8 +146,8 @@ export class ContainerData {
   /** Writable snapshots that name the container, newest first. */
   async #owned(containerId: string, signal?: AbortSignal): Promise<Info[]> {
     const filters = [
-      `kind==active,labels."${CONTAINER_LABEL}"==${containerId}`,
-      `kind==active,name~=^${containerId}-active-`,
+      `kind==active,labels."${CONTAINER_LABEL}"=="${containerId}"`,
+      `kind==active,name~="^${containerId.replaceAll(".", "[.]")}-active-"`,
     ];
     const found: Info[] = [];
     for await (const { info } of this.#client.snapshots.list(

@@ -9,6 +9,7 @@ import {
   TaskOOMSchema,
   TaskStartSchema,
 } from "../gen/proto/containerd/task_events_pb.ts";
+import { Fault } from "../lib/fault.ts";
 import type { Logger } from "../lib/log.ts";
 import { sleep } from "../lib/signal.ts";
 import type { ContainerdClient } from "./client.ts";
@@ -38,7 +39,9 @@ export async function* taskEvents(
       log.debug("containerd ended the event stream");
     } catch (error) {
       if (signal.aborted) return;
-      log.debug({ err: error }, "the event stream broke");
+      // A daemon that is away is told elsewhere; anything else would go on in silence.
+      const level = Fault.is(error, "unavailable") ? "debug" : "warn";
+      log[level]({ err: error }, "the event stream broke");
     }
     try {
       await sleep(pause * (0.75 + Math.random() / 2), signal);
@@ -55,8 +58,8 @@ async function* subscription(client: ContainerdClient, signal: AbortSignal): Asy
   await using stream = client.events.subscribe(
     {
       filters: [
-        `namespace==${client.namespace},topic~=^/tasks/(start|exit|oom|delete)$`,
-        `namespace==${client.namespace},topic==${probe}`,
+        `namespace=="${client.namespace}",topic~="^/tasks/(start|exit|oom|delete)$"`,
+        `namespace=="${client.namespace}",topic=="${probe}"`,
       ],
     },
     { signal },

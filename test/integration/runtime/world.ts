@@ -1,6 +1,6 @@
 // A runtime on a daemon, an image and a network namespace of a test's own.
 import { randomBytes, randomUUID } from "node:crypto";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ContainerdClient } from "../../../src/containerd/client.ts";
 import { ContainerdRuntime } from "../../../src/containerd/runtime.ts";
@@ -9,11 +9,13 @@ import type { ContainerDescription, ImageStore } from "../../../src/core/runtime
 import { mustRun, runCommand } from "../../../src/lib/command.ts";
 import { Fault } from "../../../src/lib/fault.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
+import { sleep } from "../../../src/lib/signal.ts";
 import { chainIds } from "../../../src/oci/chain-id.ts";
 import { startContainerd, type TestContainerd } from "../../support/containerd.ts";
 import type { ContainerdVersion } from "../../support/containerd-debs.ts";
 import { tinyImage } from "../../support/tiny-image.ts";
 
+const END = ":end:";
 const IMAGE = "localhost/tiny:1";
 
 export interface World extends AsyncDisposable {
@@ -28,8 +30,6 @@ export interface World extends AsyncDisposable {
   describe(changes?: Partial<ContainerDescription>): ContainerDescription;
   /** Runs a shell line in a running container. @returns what it printed */
   inside(containerId: string, line: string): Promise<string>;
-  /** Path of a file in a running container's root, seen from the host. */
-  rootOf(containerId: string): Promise<string>;
 }
 
 /** Ends at once on TERM: a shell that is PID 1 ignores it unless told. */
@@ -79,14 +79,11 @@ export async function startWorld(options: { readonly version?: ContainerdVersion
       };
     },
     inside: async (containerId, line) => {
-      const { process } = await client.tasks.get({ containerId });
-      const out = join(daemon.dir, `out-${randomUUID()}`);
-      await mkdir(out);
-      const execId = randomUUID().slice(0, 8);
-      const path = join(out, "text");
+      const path = join(daemon.dir, `out-${randomUUID()}`);
       await writeFile(path, "");
+      const execId = randomUUID().slice(0, 8);
       const spec = {
-        args: ["/bin/sh", "-c", line],
+        args: ["/bin/sh", "-c", `(eval "$0") 2>&1; printf '${END}'`, line],
         env: ["PATH=/bin"],
         cwd: "/",
         ...(await processOf(client, containerId)),
@@ -105,13 +102,12 @@ export async function startWorld(options: { readonly version?: ContainerdVersion
       await client.tasks.start({ containerId, execId });
       await wait;
       await client.tasks.deleteProcess({ containerId, execId });
-      if (process === undefined) throw new Error("no task");
-      const { readFile } = await import("node:fs/promises");
-      return await readFile(path, "utf8");
-    },
-    rootOf: async (containerId) => {
-      const { process } = await client.tasks.get({ containerId });
-      return `/proc/${process?.pid ?? 0}/root`;
+      // The shim copies on for a moment after the end.
+      for (const until = Date.now() + 10_000; ; await sleep(5)) {
+        const text = await readFile(path, "utf8");
+        if (text.endsWith(END)) return text.slice(0, -END.length);
+        if (Date.now() > until) throw new Error(`the output was cut: ${JSON.stringify(text)}`);
+      }
     },
     [Symbol.asyncDispose]: async () => {
       await kept.disposeAsync();
