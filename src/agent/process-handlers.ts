@@ -20,7 +20,7 @@ export function processHandlers(
   processes: ProcessStarter,
 ): Required<Pick<Handlers<typeof ContainerService>, "exec">> {
   return {
-    exec: async function* (inputs, { signal }) {
+    exec: async function* (inputs, { signal, accept }) {
       const messages = inputs[Symbol.asyncIterator]();
       const first = await messages.next();
       if (first.done === true) throw new Fault("invalid_argument", "failed to receive exec config");
@@ -29,6 +29,7 @@ export function processHandlers(
         ...specOf(first.value),
         signal: AbortSignal.any([signal, broken.signal]),
       });
+      accept();
       void feed(execution, first.value, messages).catch((error: unknown) => {
         broken.abort(Fault.from(error));
       });
@@ -57,7 +58,7 @@ function specOf(input: ExecInput): ExecSpec {
 }
 
 function environmentOf(entries: readonly string[]): Record<string, string> {
-  const env: Record<string, string> = {};
+  const env = Object.create(null) as Record<string, string>;
   for (const entry of entries) {
     const at = entry.indexOf("=");
     if (at < 1) {

@@ -27,7 +27,9 @@ export async function readTls(directory: string): Promise<ServerTls> {
     if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(privateKey))) {
       throw new Error(`${CERTIFICATE} and ${KEY} do not belong together`);
     }
-    return { certificate, privateKey, clientCa: new X509Certificate(clientCa) && clientCa };
+    // Only to see that it is one: a context without its CA would let nobody in.
+    void new X509Certificate(clientCa);
+    return { certificate, privateKey, clientCa };
   } catch (error) {
     const { message } = faultFromErrno(error, `Cannot use the keys in ${directory}`);
     throw new Fault("failed_precondition", message, {

@@ -8,7 +8,7 @@ import type {
 } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
 import { Fault } from "../lib/fault.ts";
-import { abortable, reasonOf, throwIfAborted } from "../lib/signal.ts";
+import { abortable, reasonOf, throwIfAborted, withDeadline } from "../lib/signal.ts";
 import { decode, encode, methodPath } from "./codec.ts";
 import { faultFromStatus } from "./status.ts";
 
@@ -88,7 +88,8 @@ export function createClient<S extends DescService>(
 type Merge = (options: CallOptions | undefined) => CallOptions;
 
 function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge: Merge): unknown {
-  const serialize = (message: unknown) => encode(method.input, message as MessageInitShape<DescMessage>);
+  const serialize = (message: unknown) =>
+    message === BREAK ? BREAK_BYTES : encode(method.input, message as MessageInitShape<DescMessage>);
   const deserialize = (bytes: Buffer) => decode(method.output, bytes) as unknown;
   switch (method.methodKind) {
     case "unary":
@@ -108,7 +109,7 @@ function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge:
             else reject(error);
           },
         );
-        return await settle(call, promise, merged.signal);
+        return await settle(call.cancel.bind(call), promise, merged.signal);
       };
     case "server_streaming":
       return (request: unknown, options?: CallOptions) => {
@@ -121,12 +122,13 @@ function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge:
           metadataOf(merged),
           callOptions(merged),
         );
-        return readable(call, merged.signal);
+        return readable(call, call.cancel.bind(call), merged.signal);
       };
     case "client_streaming":
       return async (requests: AsyncIterable<unknown> | Iterable<unknown>, options?: CallOptions) => {
         const merged = merge(options);
         throwIfAborted(merged.signal);
+        using limit = streamLimit(merged, method.name);
         const { promise, resolve, reject } = Promise.withResolvers<unknown>();
         const over = new AbortController();
         const call = channel.makeClientStreamRequest(
@@ -134,7 +136,7 @@ function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge:
           serialize,
           deserialize,
           metadataOf(merged),
-          callOptions(merged),
+          limit.callOptions,
           (error, value) => {
             over.abort();
             if (error === null) resolve(value);
@@ -142,15 +144,18 @@ function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge:
           },
         );
         call.on("error", () => undefined);
+        const cancel = () => {
+          breakOff(call);
+        };
         // The answer may come before the last message is sent: then the rest is not pulled.
         void send(call, requests, over.signal).catch((error: unknown) => {
           if (!over.signal.aborted) {
-            call.cancel();
+            cancel();
             reject(error);
           }
         });
         try {
-          return await settle(call, promise, merged.signal);
+          return await settle(cancel, promise, limit.signal);
         } finally {
           over.abort();
         }
@@ -158,14 +163,21 @@ function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge:
     case "bidi_streaming":
       return (options?: CallOptions) => {
         const merged = merge(options);
+        const limit = streamLimit(merged, method.name);
         const call = channel.makeBidiStreamRequest(
           path,
           serialize,
           deserialize,
           metadataOf(merged),
-          callOptions(merged),
+          limit.callOptions,
         );
-        const responses = readable(call, merged.signal);
+        call.on("status", () => {
+          limit[Symbol.dispose]();
+        });
+        const cancel = () => {
+          breakOff(call);
+        };
+        const responses = readable(call, cancel, limit.signal);
         return {
           write: async (message: unknown) => {
             await writeMessage(call, message, responses.over);
@@ -182,14 +194,54 @@ function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge:
   }
 }
 
+/** In place of a message: bytes that are no message of any type. */
+const BREAK = Symbol("break");
+/** Field number 0 of wire type 7; there is neither. */
+const BREAK_BYTES = Buffer.from([0x07]);
+/** Until a call whose messages wait for the peer is cut without the bytes. */
+const BREAK_MS = 100;
+
+/**
+ * Cancels a call that may still send. grpc-js half-closes an idle stream before it resets it, so a server can take a
+ * cancelled upload for a finished one; after bytes that are no message it cannot. A stream that is not idle has its
+ * reset go out alone.
+ */
+function breakOff(
+  call: grpc.ClientWritableStream<unknown> | grpc.ClientDuplexStream<unknown, unknown>,
+): void {
+  const cut = () => {
+    clearTimeout(timer);
+    call.cancel();
+  };
+  const timer = setTimeout(cut, BREAK_MS);
+  if (call.writableEnded) cut();
+  else call.write(BREAK, cut);
+}
+
+interface StreamLimit extends Disposable {
+  readonly signal: AbortSignal | undefined;
+  readonly callOptions: grpc.CallOptions;
+}
+
+/** The deadline of a call that sends a stream is kept here, by breaking off; gRPC's own comes a second later. */
+function streamLimit(options: CallOptions, name: string): StreamLimit {
+  const { timeoutMs, signal } = options;
+  if (timeoutMs === undefined) return { signal, callOptions: {}, [Symbol.dispose]: () => undefined };
+  const limit = withDeadline(signal, timeoutMs, name);
+  return {
+    signal: limit.signal,
+    callOptions: { deadline: Date.now() + timeoutMs + 1_000 },
+    [Symbol.dispose]: () => {
+      limit[Symbol.dispose]();
+    },
+  };
+}
+
 async function settle(
-  call: grpc.Call,
+  cancel: () => void,
   promise: Promise<unknown>,
   signal: AbortSignal | undefined,
 ): Promise<unknown> {
-  const cancel = () => {
-    call.cancel();
-  };
   signal?.addEventListener("abort", cancel, { once: true });
   if (signal?.aborted === true) cancel();
   try {
@@ -231,14 +283,17 @@ async function writeMessage(call: Writable, message: unknown, over: AbortSignal)
 
 interface Readable extends NodeJS.EventEmitter {
   read(): unknown;
-  cancel(): void;
 }
 
 /**
  * Reads a call's responses. The `readable` listener is attached at once: without it grpc-js buffers without bound.
  * What arrived before a failing status is handed out first.
  */
-function readable(call: Readable, signal: AbortSignal | undefined): ServerStream<unknown> {
+function readable(
+  call: Readable,
+  cancel: () => void,
+  signal: AbortSignal | undefined,
+): ServerStream<unknown> {
   const over = new AbortController();
   const accepted = Promise.withResolvers<void>();
   // Nobody has to wait for the headers.
@@ -268,9 +323,6 @@ function readable(call: Readable, signal: AbortSignal | undefined): ServerStream
     signal?.removeEventListener("abort", cancel);
     ring();
   });
-  const cancel = () => {
-    call.cancel();
-  };
   if (signal?.aborted === true) cancel();
   else signal?.addEventListener("abort", cancel, { once: true });
 
@@ -289,7 +341,7 @@ function readable(call: Readable, signal: AbortSignal | undefined): ServerStream
     }
   };
   const stop = (): Promise<IteratorResult<unknown>> => {
-    if (status === undefined) call.cancel();
+    if (status === undefined) cancel();
     return Promise.resolve({ done: true, value: undefined });
   };
   return {

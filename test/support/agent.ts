@@ -49,8 +49,11 @@ export async function testAgent(options: TestAgentOptions = {}): Promise<TestAge
   );
   const config = loadAgentConfig(
     [
-      ...["--listen", `unix:${join(dir, "agent.sock")}`, "--work-dir", join(dir, "data")],
-      ...["--identity-dir", identityDir, "--template-dir", join(dir, "templates"), "--log-level", "debug"],
+      `--listen=unix:${join(dir, "agent.sock")}`,
+      `--work-dir=${join(dir, "data")}`,
+      `--identity-dir=${identityDir}`,
+      `--template-dir=${join(dir, "templates")}`,
+      "--log-level=debug",
       ...(options.flags ?? []),
     ],
     {},
