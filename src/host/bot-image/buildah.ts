@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { mustRun, runCommand } from "../../lib/command.ts";
-import type { Engine, EngineJob } from "./engine.ts";
+import { type Engine, type EngineJob, explainBuild } from "./engine.ts";
 import type { LocalBase } from "./local-base.ts";
 import { packOciArchive } from "./skopeo.ts";
 import type { BuildTools } from "./tools.ts";
@@ -43,7 +43,9 @@ export function buildahEngine(folder: string, tools: BuildTools): Engine {
           job.context,
         ],
         withTemp(tools, job),
-      );
+      ).catch((error: unknown) => {
+        throw explainBuild(error, job.base);
+      });
       await packOciArchive(
         `containers-storage:[${store.driver}@${store.root}+${store.runRoot}]${job.tag}`,
         job,

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { mustRun, runCommand } from "../../lib/command.ts";
 import { Fault } from "../../lib/fault.ts";
-import type { Engine } from "./engine.ts";
+import { type Engine, explainBuild } from "./engine.ts";
 import { packOciArchive } from "./skopeo.ts";
 import type { BuildTools } from "./tools.ts";
 
@@ -55,7 +55,9 @@ export function dockerEngine(tools: BuildTools): Engine {
         "--tag",
         job.tag,
         job.context,
-      );
+      ).catch((error: unknown) => {
+        throw explainBuild(error, job.base);
+      });
       const saved = join(job.temp, "docker.tar");
       await run("save", "--output", saved, job.tag);
       await packOciArchive(`docker-archive:${saved}`, job, tools);

@@ -6,13 +6,14 @@ import { chmodSync, copyFileSync, existsSync, mkdirSync, symlinkSync, truncateSy
 import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, describe, type TestContext, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { ContainerService } from "../../../src/gen/proto/mcpcontainer/container_pb.ts";
 import { agentBundles, ensureAgentBundle } from "../../../src/host/agent-bundle.ts";
 import { Fault } from "../../../src/lib/fault.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import { RpcChannel } from "../../../src/rpc/channel.ts";
 import { builtExecutable } from "../../support/executables.ts";
+import { emptyRoot, inRoot } from "../../support/rootfs.ts";
 
 const log = silentLogger();
 let data: string;
@@ -99,7 +100,7 @@ for (const [runtime, options] of [
 ] as const) {
   describe(`the bundle of the ${runtime} build`, () => {
     test("runs in a root file system with nothing but /proc and itself", async (t) => {
-      const root = await emptyRoot(t);
+      const root = emptyRoot(t);
       const bundle = await ensureAgentBundle(data, log, options);
       const argv = [...bundle.args.slice(0, -1), "--version"];
       const done = spawnSync(...inRoot(root, bundle.dir, argv), { encoding: "utf8", timeout: 30_000 });
@@ -108,7 +109,7 @@ for (const [runtime, options] of [
     });
 
     test("serves files and commands in a root file system that has only busybox", async (t) => {
-      const root = await emptyRoot(t);
+      const root = emptyRoot(t);
       mkdirSync(join(root, "bin"));
       copyFileSync("/bin/busybox", join(root, "bin", "busybox"));
       symlinkSync("busybox", join(root, "bin", "sh"));
@@ -145,24 +146,6 @@ for (const [runtime, options] of [
       assert.equal(exit, 0);
     });
   });
-}
-
-/** A root file system with the mount points and nothing else. */
-async function emptyRoot(t: TestContext): Promise<string> {
-  const root = await mkdtemp(join(tmpdir(), "memoh-root-"));
-  t.after(() => rm(root, { recursive: true, force: true }));
-  for (const name of ["proc", "opt/memoh", "run", "data"]) mkdirSync(join(root, name), { recursive: true });
-  return root;
-}
-
-/** Runs a program in there as a container would: its own mounts and processes, the bundle read-only. */
-function inRoot(root: string, bundle: string, argv: readonly string[]): [string, string[]] {
-  const script = `mount -t proc proc "$0/proc" && mount --bind "$1" "$0/opt/memoh" &&
-    mount -o remount,ro,bind "$0/opt/memoh" && root=$0 && shift && exec env -i /usr/sbin/chroot "$root" "$@"`;
-  return [
-    "unshare",
-    ["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, root, bundle, ...argv],
-  ];
 }
 
 function collect(child: ChildProcess): () => string {
