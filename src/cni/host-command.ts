@@ -15,6 +15,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
 
 const DENIED = /Operation not permitted|Permission denied|must be root/i;
 const READ_ONLY = /Read-only file system/i;
+const UNSUPPORTED = /not supported|can't initialize|does not exist \(do you need to insmod|by that name/i;
 
 /** Milliseconds for one program that only talks to the kernel. iptables may wait for its lock. */
 const LIMIT = 15_000;
@@ -51,7 +52,7 @@ export async function hostCommand(
 
 function failed(argv: readonly string[], result: CommandResult): Fault {
   const said = (result.stderr.trim() || result.stdout.trim()).slice(-1000);
-  const message = `Cannot run ${argv.join(" ")}: ${said === "" ? `it ended with ${result.code}` : said}`;
+  const message = `Cannot run ${argv.slice(0, 3).join(" ")}: ${said === "" ? `it ended with ${result.code}` : said}`;
   if (READ_ONLY.test(said)) {
     return new Fault("failed_precondition", message, {
       hint: "Give the host a writable /proc/sys and /sys (a privileged container if it is in one)",
@@ -60,6 +61,11 @@ function failed(argv: readonly string[], result: CommandResult): Fault {
   if (DENIED.test(said)) {
     return new Fault("permission_denied", message, {
       hint: "Run memoh host as root, with the right to administer the network (CAP_NET_ADMIN, CAP_SYS_ADMIN)",
+    });
+  }
+  if (UNSUPPORTED.test(said)) {
+    return new Fault("failed_precondition", message, {
+      hint: "Use a kernel with veth, bridge and netfilter (iptables with conntrack and MASQUERADE)",
     });
   }
   return new Fault("internal", message);

@@ -22,7 +22,7 @@ export async function ensureNetnsDir(dir: string, signal?: AbortSignal): Promise
     // Mounts are listed by their real paths, and /var/run is a link on most hosts.
     if (isShared(await realpath(dir), await readFile("/proc/self/mountinfo", "utf8"))) return;
   } catch (error) {
-    throw faultFromErrno(error, `Cannot make ${dir}`);
+    throw faultFromErrno(error, `Cannot make ${dir}`, "Run memoh host as root");
   }
   await hostCommand(["mount", "--bind", dir, dir], { signal });
   await hostCommand(["mount", "--make-shared", dir], { signal });

@@ -27,6 +27,26 @@ export interface PluginCall {
   readonly signal?: AbortSignal | undefined;
 }
 
+/**
+ * Directory with the plugins we need.
+ * @param configured where to look; empty looks in the usual places
+ * @throws Fault failed_precondition naming the package
+ */
+export async function findPlugins(configured: string): Promise<string> {
+  const places = configured === "" ? PLUGIN_DIRS : [configured];
+  for (const dir of places) {
+    const found = await Promise.all(["bridge", "host-local"].map(async (name) => runnable(join(dir, name))));
+    if (found.every(Boolean)) return dir;
+  }
+  throw new Fault(
+    "failed_precondition",
+    `Cannot find the CNI plugins bridge and host-local in ${places.join(", ")}`,
+    {
+      hint: "Install the package containernetworking-plugins (apt-get install containernetworking-plugins), or set network.plugin_dir",
+    },
+  );
+}
+
 /** The bridge plugin of this host with host-local behind it. */
 export class BridgePlugin {
   readonly #names: Names;
@@ -40,22 +60,9 @@ export class BridgePlugin {
     this.#configured = configured;
   }
 
-  /** Directory with the plugins we need. @throws Fault failed_precondition naming the package */
+  /** Directory with the plugins. @throws Fault failed_precondition naming the package */
   async directory(): Promise<string> {
-    const places = this.#configured === "" ? PLUGIN_DIRS : [this.#configured];
-    for (const dir of places) {
-      const found = await Promise.all(
-        ["bridge", "host-local"].map(async (name) => runnable(join(dir, name))),
-      );
-      if (found.every(Boolean)) return dir;
-    }
-    throw new Fault(
-      "failed_precondition",
-      `Cannot find the CNI plugins bridge and host-local in ${places.join(", ")}`,
-      {
-        hint: "Install the package containernetworking-plugins (apt-get install containernetworking-plugins), or set network.plugin_dir",
-      },
-    );
+    return await findPlugins(this.#configured);
   }
 
   /** The version of the CNI spec that is spoken with the plugins in the directory. */

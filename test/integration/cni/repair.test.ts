@@ -341,6 +341,14 @@ await onTestHost(import.meta.filename, () => {
       assert.notEqual((await network.setup("bot")).ip, "");
     });
 
+    test("an eth0 that no DEL removes makes way all the same", async () => {
+      const network = await plugin(`[ "$CNI_COMMAND" != DEL ] || exit 1`);
+      const { netnsPath } = await network.setup("bot");
+      await inNetns(netnsPath, "ip link del eth0; ip link add eth0 type veth peer name eth1");
+      const { ip } = await network.setup("bot");
+      assert.match(await inNetns(netnsPath, "ip -br -4 addr show eth0"), new RegExp(`${ip}/`));
+    });
+
     test("an ADD that died half-way is followed by one that works", async () => {
       const network = await plugin(
         `[ "$CNI_COMMAND" != ADD ] || [ -e ${dir}/once ] || { touch ${dir}/once; $(dirname $(readlink -f ${dir}/host-local))/bridge; kill -9 $$; }`,
