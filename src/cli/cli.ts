@@ -64,7 +64,7 @@ export async function runCli(argv: string[]): Promise<number> {
     await parser.parseAsync(argv);
     return outcome.status;
   } catch (error) {
-    const fault = Fault.from(error);
+    const fault = error instanceof UsageError ? await usageFault(error, argv, io) : Fault.from(error);
     io.stderr.write(`memoh: ${fault.message}\n${fault.hint === undefined ? "" : `  ${fault.hint}\n`}`);
     return CODES[fault.code].exit;
   }
@@ -101,22 +101,47 @@ function build(io: Io, outcome: Outcome): Argv<CommonArgs> {
     .exitProcess(false)
     .showHelpOnFail(false)
     .fail((message: string | undefined, error: Error | undefined) => {
-      throw error ?? usageFault(message ?? "wrong usage");
+      throw error ?? new UsageError(message ?? "wrong usage");
     });
   for (const each of VERBS) parser = each(parser, io, outcome);
   return parser;
 }
 
-/** yargs' own words, with what to do. */
-function usageFault(message: string): Fault {
-  const unknown = /^Unknown arguments?: (\S+)/.exec(message)?.[1]?.replace(/,$/, "");
-  return new Fault(
-    "invalid_argument",
-    unknown === undefined ? firstLine(message) : `Unknown option: ${unknown}`,
-    {
-      hint: "Add --help to see what the verb takes",
-    },
+/** What yargs objects to. */
+class UsageError extends Error {}
+
+/** One line in yargs' own words, with the nearest option when one is unknown. */
+async function usageFault(error: UsageError, argv: readonly string[], io: Io): Promise<Fault> {
+  const end = argv.indexOf("--");
+  const own = argv.slice(0, end < 0 ? undefined : end);
+  const verb = own.slice(
+    0,
+    own.findIndex((word) => word.startsWith("-")),
   );
+  const known = new Set(
+    [...(await helpOf(verb, io)).matchAll(/--([a-z][a-z-]*)/g)].map((match) => match[1] ?? ""),
+  );
+  const unknown = own
+    .map((word) => /^--(?:no-)?([^=]+)/.exec(word)?.[1])
+    .find((name) => name !== undefined && !known.has(name));
+  if (unknown !== undefined) {
+    const guess = nearest(unknown, known);
+    return new Fault("invalid_argument", `Unknown option: --${unknown}`, {
+      hint: guess === undefined ? "Add --help to see what the verb takes" : `Did you mean: --${guess}`,
+    });
+  }
+  return new Fault("invalid_argument", firstLine(error.message), {
+    hint: "Add --help to see what the verb takes",
+  });
+}
+
+/** The help of a verb, as --help prints it. */
+async function helpOf(words: readonly string[], io: Io): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  await build(io, { status: 0 }).parse([...words, "--help"], {}, (_error, _argv, output) => {
+    resolve(output);
+  });
+  return await promise;
 }
 
 /** An unknown verb is told with its nearest match before anything else is parsed. */

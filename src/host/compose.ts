@@ -141,9 +141,8 @@ export async function composeHost(config: HostConfig, log: Logger): Promise<Host
     },
     load: async (botId, wait) => {
       const workspace = await store().workspaces.get(botId, wait);
-      if (workspace?.phase !== "running" || workspace.ip === undefined || workspace.bootId === undefined) {
-        return undefined;
-      }
+      // Whoever answers there proves the boot id, so an address that is no longer right cannot mislead.
+      if (workspace?.ip === undefined || workspace.bootId === undefined) return undefined;
       return { ip: workspace.ip, bootId: workspace.bootId };
     },
     save: async (botId, address, wait) => {

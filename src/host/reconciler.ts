@@ -113,7 +113,7 @@ export class Reconciler {
       if (open.length === 0) await this.#restore(botId, signal);
     } catch (error) {
       if (signal.aborted) return;
-      // The store itself is down: its part heals it, this bot is looked at again then.
+      // The store or containerd is down: its part heals it, this bot is looked at again then.
       this.#parts.log.warn({ botId, err: error }, "cannot reconcile now");
       this.#later(botId, FIRST_RETRY_MS);
     }
@@ -231,7 +231,8 @@ export class Reconciler {
         await runPlan(this.#parts.lifecycle.stopPlan(workspace), signal, nothing);
       }
     } catch (error) {
-      if (signal.aborted) throw error;
+      // Only a step that failed says something about the bot; a containerd or store that is down does not.
+      if (signal.aborted || !(error instanceof StepFailure)) throw error;
       await this.#failed(bot, workspace, error, signal);
     }
   }

@@ -16,6 +16,8 @@ export interface ApiRequest {
   /** A streamed body. */
   readonly body?: AsyncIterable<Uint8Array>;
   readonly signal?: AbortSignal | undefined;
+  /** A 503 is an answer, as of /ready, and not an error. */
+  readonly takes503?: boolean;
 }
 
 /** A client of one host. */
@@ -103,7 +105,7 @@ export class ApiClient {
     }
     const response = await promise;
     const status = response.statusCode ?? 500;
-    if (status < 400) return response;
+    if (status < 400 || (status === 503 && call.takes503 === true)) return response;
     throw faultOf(status, await textOf(response));
   }
 

@@ -6,9 +6,10 @@ import type { Argv } from "yargs";
 import { type HostConfig, loadHostConfig } from "../../config/host-config.ts";
 import { envNameOf, flagNameOf, KEYS, type KeyInfo } from "../../config/keys.ts";
 import { isRunning, readPidFile } from "../../lib/daemon.ts";
-import { Fault } from "../../lib/fault.ts";
+import { CODES, Fault } from "../../lib/fault.ts";
 import { sleep } from "../../lib/signal.ts";
 import { ApiClient } from "../../http/client.ts";
+import type { CheckJson } from "../api-types.ts";
 import type { Io } from "../io.ts";
 import { withProgress } from "../progress.ts";
 import { type CommonArgs, verb } from "../verb.ts";
@@ -19,7 +20,8 @@ interface HostArgs {
   readonly all: boolean;
 }
 
-const READY_MS = 120_000;
+/** A first start makes the database; later ones take a second. */
+const READY_MS = 30_000;
 
 export const host = verb<HostArgs>({
   command: "host",
@@ -100,6 +102,13 @@ async function detach(config: HostConfig, io: Io): Promise<number> {
     return ready.code === 0 ? 1 : ready.code;
   }
   child.unref();
+  if (ready.waitsFor.length > 0) {
+    io.stderr.write(`The host is running (pid ${child.pid ?? 0}) but not ready; it keeps trying:\n`);
+    for (const { name, detail, hint } of ready.waitsFor) {
+      io.stderr.write(`  ${name}: ${detail}${hint === undefined ? "" : ` (${hint})`}\n`);
+    }
+    return CODES.unavailable.exit;
+  }
   io.stderr.write(`The host is running (pid ${child.pid ?? 0}, log ${logPath})\n`);
   return 0;
 }
@@ -112,23 +121,23 @@ function scriptArgs(): string[] {
     : [];
 }
 
-async function awaitReady(config: HostConfig, io: Io): Promise<{ ready: true }> {
+/** Waits until the host is ready, or until what it waits for has been missing for a while. */
+async function awaitReady(config: HostConfig, io: Io): Promise<{ readonly waitsFor: readonly CheckJson[] }> {
   const api = new ApiClient(config.socketPath);
   const until = Date.now() + READY_MS;
-  let last = "it did not answer";
-  while (Date.now() < until) {
+  for (;;) {
+    let waitsFor: readonly CheckJson[] = [{ name: "host", ok: false, detail: "it does not answer yet" }];
     try {
-      await api.json({ path: "/ready", signal: io.signal });
-      return { ready: true };
+      const answer = (await api.json({ path: "/ready", signal: io.signal, takes503: true })) as {
+        checks: CheckJson[];
+      };
+      waitsFor = answer.checks.filter((check) => !check.ok);
     } catch (error) {
-      if (io.signal.aborted) throw error;
-      last = Fault.from(error).message;
+      if (!Fault.is(error, "unavailable")) throw error;
     }
+    if (waitsFor.length === 0 || Date.now() > until) return { waitsFor };
     await sleep(50, io.signal);
   }
-  throw new Fault("deadline_exceeded", `The host was not ready within ${READY_MS / 1000} s: ${last}`, {
-    hint: "memoh doctor tells what is missing",
-  });
 }
 
 async function stop(config: HostConfig, all: boolean, io: Io): Promise<number> {
