@@ -20,7 +20,7 @@ const VERBS = {
   ok: { script: "build/ok.ts", needs: [...RUN, ...IMAGE, ...TEST], root: true },
   gen: { script: "build/gen.ts", needs: [] },
   build: { script: "build/build.ts", needs: [] },
-  bench: { script: "test/bench/main.ts", needs: [...RUN, ...IMAGE], root: true },
+  bench: { script: "build/bench.ts", needs: [...RUN, ...IMAGE], root: true },
   // node_modules only: what the scripts without a verb (format, lint, types) need.
   prepare: { script: undefined, needs: [] },
 };

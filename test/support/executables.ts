@@ -9,8 +9,3 @@ export function builtExecutable(runtime: Runtime): string {
     throw new Error(`There is no ${path}: run \`npm run build -- --runtime ${runtime}\``);
   return path;
 }
-
-/** What the end-to-end tests run: `npm test` runs them once for each build, a single file runs the Bun build. */
-export function executableUnderTest(): string {
-  return process.env["MEMOH_TEST_EXECUTABLE"] ?? builtExecutable("bun");
-}

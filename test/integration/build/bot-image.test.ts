@@ -22,12 +22,14 @@ import { type BuildBotImage, buildBotImage } from "../../../src/host/bot-image/b
 import { nodeFiles } from "../../../src/host/bot-image/node-files.ts";
 import { Fault } from "../../../src/lib/fault.ts";
 import { RpcChannel } from "../../../src/rpc/channel.ts";
-import { IMAGE_WORK } from "../../support/bot-image.ts";
 import { builtExecutable } from "../../support/executables.ts";
 import { emptyRoot, inRoot } from "../../support/rootfs.ts";
 
 /** Stands in the CA file that the build is given: no file of the image may have it. */
 const MARKER = "memoh-test-private-ca";
+
+/** Kept between runs: the base alone takes half a minute. */
+const IMAGE_WORK = join(CACHE, "image-build");
 
 let folder: string;
 let options: BuildBotImage;
