@@ -178,7 +178,10 @@ export interface Workspace {
   rename(from: WorkspacePath, to: WorkspacePath, wait?: Wait): Promise<void>;
   /** A missing target is success. */
   remove(path: WorkspacePath, options?: Wait & { readonly recursive?: boolean }): Promise<void>;
-  /** Resolves once the file is open, so that its errors come here and not in the middle of the bytes. */
+  /**
+   * Resolves once the file is open, so that its errors come here and not in the middle of the bytes. A length of 0 is to
+   * the end.
+   */
   readRaw(
     path: WorkspacePath,
     options?: Wait & { readonly offset?: number; readonly length?: number },

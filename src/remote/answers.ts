@@ -79,7 +79,7 @@ export function checkListing(
     entries: answer.entries.map((entry) => checkEntry(entry, botId, kind)),
     totalCount: count(answer.totalCount, botId, "entry count"),
     truncated: answer.truncated,
-    unreadable: answer.unreadable.map((path) => checkPath(asBuffer(path), botId, "relative")),
+    unreadable: answer.unreadable.map((path) => checkMember(path, botId)),
   };
 }
 
@@ -115,13 +115,19 @@ export function checkSummary(summary: WireSummary, botId: string): TreeSummary {
     sha256: asBuffer(summary.sha256),
     skipped: summary.skipped.map(
       (skip): TreeSkip => ({
-        path: checkPath(asBuffer(skip.pathRaw), botId, "relative"),
+        path: checkMember(skip.pathRaw, botId),
         reason: safeText(skip.reason, 200),
         failed: skip.failed,
       }),
     ),
     xattrsUnsupported: summary.xattrsUnsupported,
   };
+}
+
+/** A path in a tree that is only reported: `.` is the root itself. */
+export function checkMember(path: Uint8Array, botId: string): Buffer {
+  const bytes = asBuffer(path);
+  return bytes.length === 1 && bytes[0] === 0x2e ? bytes : checkPath(bytes, botId, "relative");
 }
 
 /**

@@ -1,4 +1,5 @@
 // One process far away: its output as events, its stdin, its end.
+import { constants } from "node:os";
 import type { ExecEvent, Execution, ExitStatus, TerminalSize } from "../core/workspace.ts";
 import { type ExecOutput, ExecOutput_Stream } from "../gen/proto/mcpcontainer/container_pb.ts";
 import { Fault } from "../lib/fault.ts";
@@ -18,13 +19,19 @@ export class RemoteExecution implements Execution {
   readonly #stream: BidiStream<ExecMessage, ExecOutput>;
   readonly #lease: Lease;
   readonly #botId: string;
+  readonly #terminal: boolean;
   #stdinOpen = true;
   #exited = false;
 
-  constructor(stream: ExecStream, lease: Lease, botId: string) {
+  constructor(
+    stream: ExecStream,
+    lease: Lease,
+    about: { readonly botId: string; readonly terminal: boolean },
+  ) {
     this.#stream = stream;
     this.#lease = lease;
-    this.#botId = botId;
+    this.#botId = about.botId;
+    this.#terminal = about.terminal;
     const messages = stream.responses[Symbol.asyncIterator]();
     const next = async () => await this.#next(messages);
     this.events = { [Symbol.asyncIterator]: () => ({ next }) };
@@ -46,10 +53,22 @@ export class RemoteExecution implements Execution {
   }
 
   async resize(size: TerminalSize): Promise<void> {
-    await this.#send({ resize: wireSize(size) });
+    const resize = wireSize(size);
+    if (!this.#terminal) {
+      throw new Fault("failed_precondition", "Cannot change the terminal size: the command has no terminal");
+    }
+    await this.#send({ resize });
   }
 
   async kill(signal: string): Promise<void> {
+    if (!Object.hasOwn(constants.signals, signal)) {
+      throw new Fault("invalid_argument", `Cannot send ${JSON.stringify(signal)}: no such signal`, {
+        hint: "Use a name such as SIGINT, SIGTERM or SIGKILL",
+      });
+    }
+    if (this.#exited) {
+      throw new Fault("failed_precondition", `Cannot send ${signal}: the process has ended`);
+    }
     await this.#send({ signal });
   }
 

@@ -139,15 +139,14 @@ export class RemoteWorkspace implements Workspace {
     path: WorkspacePath,
     options: Wait & { readonly offset?: number; readonly length?: number } = {},
   ): Promise<AsyncIterable<Uint8Array>> {
-    // On the wire a length of 0 is "to the end": one byte is asked for and kept back.
-    const wanted = options.length;
+    const length = options.length ?? 0;
     const request = {
       ...wirePath(path),
       offset: int64(options.offset, "an offset"),
-      length: int64(wanted === 0 ? 1 : wanted, "a length"),
+      length: int64(length, "a length"),
     };
     const botId = this.#botId;
-    let left = wanted ?? Number.POSITIVE_INFINITY;
+    let left = length > 0 ? length : Number.POSITIVE_INFINITY;
     return await this.#download(
       options,
       (agent, o) => agent.readRaw(request, o),
@@ -157,7 +156,6 @@ export class RemoteWorkspace implements Workspace {
           lease,
           botId,
           take: ({ data }) => {
-            if (wanted === 0) return data.subarray(0, 0);
             left -= data.length;
             if (left < 0) throw garbage(botId, "more bytes than were asked for");
             return data;
@@ -223,7 +221,7 @@ export class RemoteWorkspace implements Workspace {
       await deadline(lease.signal, QUICK, `start of a command in bot ${this.#botId}`, async () => {
         await stream.responses.accepted;
       });
-      return new RemoteExecution(stream, lease, this.#botId);
+      return new RemoteExecution(stream, lease, { botId: this.#botId, terminal: spec.pty !== undefined });
     } catch (error) {
       await stream[Symbol.asyncDispose]();
       throw agentFault(error, this.#botId, lease.signal);

@@ -19,7 +19,7 @@ import {
 import { Fault } from "../lib/fault.ts";
 import type { ServerStream } from "../rpc/client.ts";
 import { garbage } from "./agent-fault.ts";
-import { checkPath, checkSummary, asBuffer } from "./answers.ts";
+import { checkMember, checkSummary } from "./answers.ts";
 import { ByteStream } from "./byte-stream.ts";
 import type { Lease } from "./route.ts";
 import type { Upload } from "./upload.ts";
@@ -79,7 +79,7 @@ export function treeWritten(answer: WriteTreeResponse, botId: string): TreeWritt
   if (answer.summary === undefined) throw garbage(botId, "no summary of the tree it wrote");
   return {
     summary: checkSummary(answer.summary, botId),
-    conflicts: answer.conflicts.map((path) => checkPath(asBuffer(path), botId, "relative")),
+    conflicts: answer.conflicts.map((path) => checkMember(path, botId)),
   };
 }
 
