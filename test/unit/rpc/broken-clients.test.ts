@@ -35,7 +35,7 @@ async function raw(
       first = given;
     });
     stream.on("trailers", (given) => {
-      last = given;
+      last = given as http2.IncomingHttpHeaders;
     });
     stream.on("error", () => undefined);
     stream.resume();

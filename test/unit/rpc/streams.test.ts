@@ -363,7 +363,8 @@ describe("a stream in both directions", { timeout: 60_000 }, () => {
     for (let index = 0; index < 50; index++) {
       await call.write({ stdinData: Buffer.from(String(index)) });
       const answer = await answers.next();
-      assert.equal(Buffer.from(answer.value?.data ?? []).toString(), String(index));
+      assert.ok(answer.done !== true);
+      assert.equal(Buffer.from(answer.value.data).toString(), String(index));
     }
     call.end();
     assert.equal((await answers.next()).done, true);
