@@ -153,6 +153,7 @@ export class LocalFiles implements FileMethods {
   ): Promise<TreeWritten> {
     const target = requirePath(this.#workDir, path);
     const { conflict = "fail", expected, signal } = options;
+    throwIfAborted(signal);
     return await writeTree(target, data, { conflict, expected, signal, ownership: this.#ownership });
   }
 }
