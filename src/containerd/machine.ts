@@ -1,9 +1,10 @@
 // What this machine and the daemon on it can give a container, read from /proc and the cgroup file system.
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { arch } from "node:os";
 import { Fault } from "../lib/fault.ts";
 import type { Machine } from "../oci/spec.ts";
+import type { ContainerdServices } from "./client.ts";
 
 /** Capabilities by bit, as in linux/capability.h. */
 const CAPABILITY_NAMES = [
@@ -60,6 +61,18 @@ export async function readMachine(pid: number | "self"): Promise<Machine> {
       existsSync("/sys/fs/cgroup/cgroup.controllers") ||
       existsSync("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
   };
+}
+
+/**
+ * Pid of the daemon a client speaks to, when it says so (1.7 and later) and is in our own pid namespace; else undefined.
+ */
+export async function daemonPidOf(
+  services: Pick<ContainerdServices, "introspection">,
+): Promise<number | undefined> {
+  const { pid, pidns } = await services.introspection.server({});
+  if (pid === 0n) return undefined;
+  const own = await stat("/proc/self/ns/pid", { bigint: true });
+  return own.ino === pidns ? Number(pid) : undefined;
 }
 
 /** Names in the `CapBnd` line of a /proc/PID/status. */

@@ -19,7 +19,7 @@ import { type Machine, resourcesUpdate, runtimeSpec } from "../oci/spec.ts";
 import type { ContainerdClient } from "./client.ts";
 import { ContainerData, lostData } from "./container-data.ts";
 import { Lease } from "./lease.ts";
-import { readMachine } from "./machine.ts";
+import { daemonPidOf, readMachine } from "./machine.ts";
 import { observe, observeAll } from "./observe.ts";
 import { putRecord, recordOf, wantedRecord } from "./records.ts";
 import { taskEvents } from "./task-events.ts";
@@ -36,7 +36,10 @@ export interface ContainerdRuntimeOptions {
   readonly snapshotter?: string;
   /** `runc`, or the name or path of what takes its place. */
   readonly runtimeBinary?: string;
-  /** Pid of the daemon, whose limits and capabilities bound the bots'. Our own stand in when it is not known. */
+  /**
+   * Pid of the daemon, whose limits and capabilities bound the bots'. Absent: the daemon is asked, and our own stand in
+   * when it cannot say.
+   */
   readonly daemonPid?: () => Promise<number | undefined>;
 }
 
@@ -238,7 +241,7 @@ export class ContainerdRuntime implements Runtime {
   }
 
   async #machine(): Promise<Machine> {
-    const pid = await this.#options.daemonPid?.();
+    const pid = (await this.#options.daemonPid?.()) ?? (await daemonPidOf(this.#client));
     if (pid === undefined) return await readMachine("self");
     try {
       return await readMachine(pid);

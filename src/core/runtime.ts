@@ -65,7 +65,7 @@ export type RuntimeEvent =
   | { readonly kind: "exit"; readonly containerId: string; readonly exitStatus: number; readonly at: Date }
   | { readonly kind: "oom"; readonly containerId: string }
   | { readonly kind: "delete"; readonly containerId: string }
-  /** The stream was broken and is back: what happened between is unknown, look again. */
+  /** The stream stands, for the first time or after it was broken: what happened before is unknown, look again. */
   | { readonly kind: "resync" };
 
 /** An image in the runtime. */

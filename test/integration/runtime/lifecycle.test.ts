@@ -1,6 +1,7 @@
 // The life of a container on every containerd we support.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { daemonPidOf } from "../../../src/containerd/machine.ts";
 import type { ContainerdVersion } from "../../support/containerd-debs.ts";
 import { startWorld } from "./world.ts";
 
@@ -14,6 +15,7 @@ for (const version of VERSIONS) {
     const { id } = description;
     assert.equal(await runtime.inspect(id), undefined);
     assert.equal(await runtime.stopTask(id, { graceMs: 1 }), undefined);
+    assert.equal(await daemonPidOf(world.client), version === "installed" ? undefined : world.daemon.pid);
 
     const made = await runtime.ensureContainer(description, { fresh: true });
     assert.equal(made.task, "none");
