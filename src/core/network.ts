@@ -27,6 +27,11 @@ export interface Network {
   inspect(containerId: string, wait?: Wait): Promise<NetworkResult | undefined>;
   /** Detaches, frees the address and removes the namespace. Nothing there is success. */
   remove(containerId: string, wait?: Wait): Promise<void>;
+  /** Removes namespaces and leases of containers that are not live any more, asking again just before each. */
+  reclaim(
+    live: { has(containerId: string): boolean | Promise<boolean> },
+    wait?: Wait,
+  ): Promise<NetworkFinding[]>;
   /** Container ids with a namespace or an address lease. */
   list(wait?: Wait): Promise<string[]>;
 }

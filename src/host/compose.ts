@@ -183,6 +183,8 @@ export async function composeHost(config: HostConfig, log: Logger): Promise<Host
       everyMs: 5_000,
       ensure: async (signal) => {
         await daemon?.ensure(signal);
+        // A restarted daemon is found by the next attempt to connect, which this waits for.
+        await client.ready(10_000, signal);
         const info = await runtime.info({ signal });
         const chosen = JSON.stringify({ uuid: info.uuid, namespace: config.containerd.namespace });
         const recorded = await store().settings.setOnce("containerd", chosen, { signal });
@@ -245,8 +247,11 @@ export async function composeHost(config: HostConfig, log: Logger): Promise<Host
     resolvConf: async () => {
       const resolvers = await readResolvConf({
         configured: config.network.nameservers,
-        deny: config.network.deny,
+        deny: [...config.network.deny, config.network.subnet],
       });
+      if (resolvers.source === "none") {
+        log.warn({ dropped: resolvers.dropped }, "names will not resolve in bots; set network.nameservers");
+      }
       return resolvers.text;
     },
     extraCa: config.agent.extraCa === "" ? undefined : config.agent.extraCa,

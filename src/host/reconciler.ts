@@ -134,7 +134,8 @@ export class Reconciler {
     const desired = intent.kind === "create" ? workspace.desired : DESIRED[intent.kind];
     const current =
       workspace.desired === desired ? workspace : await store.workspaces.desire(bot.id, desired, { signal });
-    const journal = async (step: string) => {
+    const journal = async (step: string, ms: number) => {
+      this.#parts.log.debug({ bot: bot.name, step, ms: Math.round(ms) }, "step done");
       await store.intents.stepDone(intent.id, step, { signal });
     };
     try {
@@ -161,7 +162,7 @@ export class Reconciler {
     bot: BotRecord,
     workspace: WorkspaceRecord,
     signal: AbortSignal,
-    journal: (step: string) => Promise<void>,
+    journal: (step: string, ms: number) => Promise<void>,
   ): Promise<void> {
     const { lifecycle } = this.#parts;
     switch (kind) {
@@ -363,6 +364,15 @@ export class Reconciler {
         for (const botId of next) await this.#queue.run(botId, () => this.#converge(botId), signal);
       };
       await Promise.all(Array.from({ length: PARALLEL }, worker));
+      // A namespace or lease whose workspace is gone was left by a crash.
+      const live = {
+        has: async (id: string) =>
+          (tasks.get(id) ?? "none") !== "none" ||
+          (await store.workspaces.getByContainer(id, { signal })) !== undefined,
+      };
+      for (const { what } of await this.#parts.network.reclaim(live, { signal })) {
+        this.#parts.log.warn({ what }, "reclaimed what a removed workspace had left");
+      }
     } catch (error) {
       if (!signal.aborted) this.#parts.log.warn({ err: error }, "cannot sweep now");
     }

@@ -51,29 +51,31 @@ export class StepFailure extends Error {
 /**
  * Runs a plan to its end or to its first failure. Every step of a side-by-side list is waited for even when one fails,
  * so that nothing goes on behind the journal's back.
- * @param done called after each step, before the next one begins
+ * @param done called after each step with the milliseconds it took, before the next one begins
  * @throws StepFailure
  */
 export async function runPlan(
   plan: Plan,
   signal: AbortSignal,
-  done: (step: string) => Promise<void>,
+  done: (step: string, ms: number) => Promise<void>,
 ): Promise<void> {
   for (const entry of plan) {
     const steps = Array.isArray(entry) ? (entry as readonly Step[]) : [entry as Step];
     const results = await Promise.allSettled(steps.map((step) => runStep(step, signal)));
     for (const [index, result] of results.entries()) {
       const step = steps[index];
-      if (result.status === "fulfilled" && step !== undefined) await done(step.name);
+      if (result.status === "fulfilled" && step !== undefined) await done(step.name, result.value);
     }
     const failed = results.find((result) => result.status === "rejected");
     if (failed !== undefined) throw failed.reason;
   }
 }
 
-async function runStep(step: Step, signal: AbortSignal): Promise<void> {
+async function runStep(step: Step, signal: AbortSignal): Promise<number> {
+  const began = performance.now();
   try {
     await deadline(signal, step.deadlineMs, `step ${step.name}`, (limit) => step.run(limit));
+    return performance.now() - began;
   } catch (error) {
     const fault = Fault.from(error);
     throw new StepFailure(step.name, fault, !(step.permanent ?? PERMANENT).includes(fault.code));
