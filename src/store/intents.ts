@@ -41,17 +41,17 @@ export class PgIntents implements IntentStore {
     const { botId, kind, requestedBy, idempotencyKey: key = null } = intent;
     const doing = `record the intent ${kind}`;
     if (!isRowId(botId)) throw new Fault("not_found", `Cannot ${doing}: there is no bot ${botId}`);
-    // The update that changes nothing makes the row of a concurrent twin come back, which "do nothing" would not.
     const inserted = await this.#rows(
       doing,
       wait,
       (sql) => sql<IntentRow[]>`
         insert into intents (bot_id, kind, requested_by, idempotency_key)
         select id, ${kind}, ${requestedBy}, ${key} from bots where id = ${botId}
-        on conflict (bot_id, idempotency_key) do update set idempotency_key = excluded.idempotency_key
+        on conflict (bot_id, idempotency_key) do nothing
         returning ${columns(sql)}`,
     );
-    // A deletion that is asked for again finds its intent, though the bot is gone.
+    // The insert has waited for a concurrent twin, which is there now; and a deletion that is asked for again finds its
+    // intent, though the bot is gone.
     const [found] =
       inserted.length > 0 || key === null
         ? inserted

@@ -185,6 +185,13 @@ describe("workspaces", () => {
       isFault("already_exists", /belongs to another bot/),
     );
     assert.equal(await workspaces.get(botId), undefined);
+    await execute(rig.target, "delete from workspaces");
+    const before = await execute(rig.target, "select * from containers");
+    await assert.rejects(
+      workspaces.create({ botId, ...common }),
+      isFault("already_exists", /belongs to another bot/),
+    );
+    assert.deepEqual(await execute(rig.target, "select * from containers"), before);
     await assert.rejects(
       workspaces.create({ ...common, botId: randomUUID(), containerId: "new" }),
       isFault("failed_precondition", /there is no such bot/),
