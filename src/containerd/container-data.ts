@@ -4,6 +4,7 @@ import type { Mount } from "../gen/proto/containerd/types_pb.ts";
 import { BOT_LABEL } from "../core/bot-id.ts";
 import { Fault } from "../lib/fault.ts";
 import type { ContainerdClient, ContainerdServices } from "./client.ts";
+import { records } from "./records.ts";
 
 /** Keeps a snapshot from the garbage collector for as long as it is set. */
 const ROOT_LABEL = "containerd.io/gc.root";
@@ -114,7 +115,7 @@ export class ContainerData {
     const found = new Map((await this.#owned(containerId, signal)).map((info) => [info.name, info]));
     if (direct?.kind === Kind.ACTIVE) found.set(direct.name, direct);
     if (found.size === 0) return;
-    const { containers } = await this.#client.containers.list({}, { signal });
+    const containers = await records(this.#client, [], signal);
     const user = containers.find(
       (each) => each.snapshotter === this.snapshotter && found.has(each.snapshotKey),
     );

@@ -148,6 +148,7 @@ function wordsOf(fault: Fault): string {
     .trim()
     .replace(/^No connection established\. Last error: (Error: )?/, "")
     .replace(/\.? Resolution note:\s*$/, "")
+    .replace(/^Deadline exceeded after ([\d.]+)s.*$/, "no answer within $1 s")
     .replace(/\s*: unknown$/, "");
 }
 

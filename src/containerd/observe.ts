@@ -4,7 +4,7 @@ import type { ObservedContainer } from "../core/runtime.ts";
 import type { Container } from "../gen/proto/containerd/containers_pb.ts";
 import { Fault } from "../lib/fault.ts";
 import type { ContainerdClient } from "./client.ts";
-import { recordOf } from "./records.ts";
+import { recordOf, records } from "./records.ts";
 import { dateOf, taskOf } from "./task-state.ts";
 
 /** Looks at one time: enough to hide round trips, few enough to leave the daemon to others. */
@@ -25,7 +25,7 @@ export async function observeAll(
   client: ContainerdClient,
   signal?: AbortSignal,
 ): Promise<ObservedContainer[]> {
-  const { containers } = await client.containers.list({ filters: [`labels."${BOT_LABEL}"`] }, { signal });
+  const containers = await records(client, [`labels."${BOT_LABEL}"`], signal);
   const observed: ObservedContainer[] = [];
   const next = containers[Symbol.iterator]();
   const worker = async () => {

@@ -62,6 +62,19 @@ export async function recordOf(
   }
 }
 
+/** Records by containerd's filters, all without one. Streamed: a thousand specs do not fit into one message. */
+export async function records(
+  services: Pick<ContainerdServices, "containers">,
+  filters: string[],
+  signal?: AbortSignal,
+): Promise<Container[]> {
+  const found: Container[] = [];
+  for await (const { container } of services.containers.listStream({ filters }, { signal })) {
+    if (container !== undefined) found.push(container);
+  }
+  return found;
+}
+
 /**
  * Makes the record say what is wanted. A record of another runtime or snapshotter is made anew, because containerd
  * cannot change those; the caller has seen to it that no task stands on it.

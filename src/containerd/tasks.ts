@@ -4,6 +4,7 @@ import { abortable, reasonOf, sleep, throwIfAborted, withDeadline } from "../lib
 import type { ContainerdClient } from "./client.ts";
 import type { ContainerData } from "./container-data.ts";
 import { recordOf } from "./records.ts";
+import { endShim } from "./shim.ts";
 import { type TaskView, taskOf } from "./task-state.ts";
 
 const SIGTERM = 15;
@@ -12,6 +13,7 @@ const CREATE_MS = 60_000;
 const START_MS = 30_000;
 /** From KILL to a deleted task, with room for a restart of the daemon. */
 const END_MS = 30_000;
+const KILL_MS = 10_000;
 const CLEAN_MS = 15_000;
 /** Between looks while the daemon is away or still tidying up after a shim. */
 const PAUSE_MS = 100;
@@ -27,12 +29,15 @@ const CREATE_ATTEMPTS = 3;
 export class Tasks {
   readonly #client: ContainerdClient;
   readonly #data: ContainerData;
+  readonly #killMs: number;
   /** Tasks made here and not started yet, with the record they were made from. */
   readonly #created = new Map<string, { pid: number; version: string }>();
 
-  constructor(client: ContainerdClient, data: ContainerData) {
+  /** @param killMs from KILL until a shim that does not answer is ended itself */
+  constructor(client: ContainerdClient, data: ContainerData, killMs = KILL_MS) {
     this.#client = client;
     this.#data = data;
+    this.#killMs = killMs;
   }
 
   /** Makes the task without running it. A task made here from the same record is returned as it is. */
@@ -139,8 +144,15 @@ export class Tasks {
     signal: AbortSignal,
   ): Promise<number | undefined> {
     const over = new AbortController();
+    const both = AbortSignal.any([signal, over.signal]);
     // Asked before the first signal, so that the end cannot be missed.
-    const end = this.#ended(containerId, AbortSignal.any([signal, over.signal]));
+    const end = this.#ended(containerId, both);
+    const killed = async (number: number) => {
+      await this.#insist(containerId, both, async (options) => {
+        await this.#client.tasks.kill({ containerId, signal: number }, options);
+      });
+      return await end;
+    };
     // It may fail while a signal is being sent; it is awaited below.
     end.catch(() => undefined);
     try {
@@ -151,11 +163,13 @@ export class Tasks {
         });
       }
       if (task.state !== "created" && graceMs > 0) {
-        await this.#kill(containerId, SIGTERM, signal);
-        const soft = await within(end, graceMs, signal);
-        if (soft !== undefined) return soft.value;
+        const ended = await within(killed(SIGTERM), graceMs, signal);
+        if (ended !== undefined) return ended.value;
       }
-      await this.#kill(containerId, SIGKILL, signal);
+      const ended = await within(killed(SIGKILL), this.#killMs, signal);
+      if (ended !== undefined) return ended.value;
+      // Nothing answers KILL but a shim that hangs.
+      await endShim({ socket: this.#client.socket, namespace: this.#client.namespace, containerId });
       return await end;
     } finally {
       over.abort();
@@ -179,12 +193,6 @@ export class Tasks {
       }
       await sleep(PAUSE_MS, signal);
     }
-  }
-
-  async #kill(containerId: string, number: number, signal: AbortSignal): Promise<void> {
-    await this.#insist(containerId, signal, (options) =>
-      this.#client.tasks.kill({ containerId, signal: number }, options),
-    );
   }
 
   async #delete(containerId: string, signal: AbortSignal): Promise<number | undefined> {

@@ -1,6 +1,8 @@
 // The daemon or a shim dies between or during calls: the same calls again end where they should.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { ContainerData } from "../../../src/containerd/container-data.ts";
+import { Tasks } from "../../../src/containerd/tasks.ts";
 import { Fault } from "../../../src/lib/fault.ts";
 import { sleep } from "../../../src/lib/signal.ts";
 import { shimsOf } from "../../support/containerd.ts";
@@ -133,6 +135,57 @@ describe("daemon and shim deaths", () => {
     await killShim(id);
     await stopped;
     assert.equal(await state(id), "none");
+  });
+
+  test("a shim that hangs holds up neither the list nor the end", async () => {
+    const [hung, other] = [world.describe(), world.describe()];
+    for (const description of [hung, other]) {
+      await world.runtime.ensureContainer(description, { fresh: true });
+      await world.runtime.createTask(description.id);
+      await world.runtime.startTask(description.id);
+    }
+    const shim = (await shimsOf(world.daemon.socket)).find((each) => each.containerId === hung.id);
+    assert.ok(shim !== undefined);
+    process.kill(shim.pid, "SIGSTOP");
+    const listed = (await world.runtime.list()).filter(({ id }) => id === hung.id || id === other.id);
+    // What cannot be known counts as running, so that nobody touches its data.
+    assert.deepEqual(
+      listed.map(({ task }) => task),
+      ["running", "running"],
+    );
+    const tasks = new Tasks(world.client, new ContainerData(world.client, "overlayfs"), 300);
+    await tasks.stop(hung.id, 100);
+    assert.equal(await state(hung.id), "none");
+    assert.equal(await state(other.id), "running");
+    await world.runtime.stopTask(other.id, { graceMs: 0 });
+    await world.runtime.ensureContainer(hung, { fresh: false });
+    await retried(() => world.runtime.createTask(hung.id));
+    await world.runtime.startTask(hung.id);
+    await world.runtime.stopTask(hung.id, { graceMs: 0 });
+  });
+
+  test("a host that dies in the middle of a create leaves nothing in the way of the next, and no shim after it", async () => {
+    const description = world.describe();
+    const { id } = description;
+    await world.runtime.ensureContainer(description, { fresh: true });
+    const { mounts: rootfs } = await world.client.snapshots.mounts({ snapshotter: "overlayfs", key: id });
+    for (const ms of [10, 25, 40, 55]) {
+      // For the daemon a client that cancels and one that is gone are the same.
+      await world.client.tasks
+        .create({ containerId: id, rootfs }, { signal: AbortSignal.timeout(ms) })
+        .catch(() => undefined);
+      await world.runtime.stopTask(id, { graceMs: 0 });
+      await world.runtime.ensureContainer(description, { fresh: false });
+      await retried(() => world.runtime.createTask(id));
+      await world.runtime.startTask(id);
+      assert.equal(await world.inside(id, "echo up"), "up\n", `after ${ms} ms`);
+      await world.runtime.stopTask(id, { graceMs: 0 });
+      for (const end = Date.now() + 10_000; ; await sleep(20)) {
+        const shims = (await shimsOf(world.daemon.socket)).filter((each) => each.containerId === id);
+        if (shims.length === 0) break;
+        assert.ok(Date.now() < end, "the shim goes");
+      }
+    }
   });
 
   test("a shim killed while the daemon is away leaves no task when it is back", async () => {

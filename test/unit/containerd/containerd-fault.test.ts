@@ -79,7 +79,12 @@ const SEEN: readonly [code: Code, text: string, becomes: Code, message: RegExp][
   ["not_found", 'container "x" in namespace "y": not found', "not_found", /not found$/],
   ["already_exists", 'snapshot "x": already exists', "already_exists", /already exists$/],
   ["failed_precondition", "cannot remove snapshot with child", "failed_precondition", /child$/],
-  ["deadline_exceeded", "Deadline exceeded after 0.1s", "deadline_exceeded", /Deadline exceeded/],
+  [
+    "deadline_exceeded",
+    "Deadline exceeded after 3.001s,LB pick: 0.001s,remote_addr=/x",
+    "deadline_exceeded",
+    /Create: no answer within 3\.001 s$/,
+  ],
   ["cancelled", "Call cancelled", "unavailable", /Call cancelled/],
   [
     "unavailable",
