@@ -25,7 +25,6 @@ export interface BotFilesInput {
   readonly identity: AgentIdentity;
   /** Environment of commands: the image's. */
   readonly commandEnv: Readonly<Record<string, string>>;
-  readonly ip: string | undefined;
   readonly resolvConf: string;
   /** CA bundle for programs inside, or undefined. */
   readonly extraCa: string | undefined;
@@ -73,20 +72,20 @@ export class BotFiles {
       command_env: input.commandEnv,
     };
     await Promise.all([
-      writeFileAtomic(join(id, "agent.key"), input.identity.privateKey, 0o600),
-      writeFileAtomic(join(id, "agent.crt"), input.identity.certificate, 0o644),
-      writeFileAtomic(join(id, "host-ca.crt"), input.identity.hostCa, 0o644),
-      writeFileAtomic(join(id, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`, 0o644),
-      writeFileAtomic(join(etc, "resolv.conf"), input.resolvConf, 0o644),
-      writeFileAtomic(join(etc, "hosts"), hostsFile(input.botName, input.ip), 0o644),
-      writeFileAtomic(join(etc, "hostname"), `${input.botName}\n`, 0o644),
-      writeFileAtomic(join(etc, "machine-id"), `${machineIdOf(input.botId)}\n`, 0o444),
+      put(join(id, "agent.key"), input.identity.privateKey, 0o600),
+      put(join(id, "agent.crt"), input.identity.certificate, 0o644),
+      put(join(id, "host-ca.crt"), input.identity.hostCa, 0o644),
+      put(join(id, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`, 0o644),
+      put(join(etc, "resolv.conf"), input.resolvConf, 0o644),
+      put(join(etc, "hosts"), hostsFile(input.botName), 0o644),
+      put(join(etc, "hostname"), `${input.botName}\n`, 0o644),
+      put(join(etc, "machine-id"), `${machineIdOf(input.botId)}\n`, 0o444),
       ...(input.timezoneFile === undefined
         ? []
-        : [writeFileAtomic(join(etc, "localtime"), await readFile(input.timezoneFile), 0o644)]),
+        : [put(join(etc, "localtime"), await readFile(input.timezoneFile), 0o644)]),
       ...(input.extraCa === undefined
         ? []
-        : [writeFileAtomic(join(etc, "extra-ca.crt"), await readFile(input.extraCa), 0o644)]),
+        : [put(join(etc, "extra-ca.crt"), await readFile(input.extraCa), 0o644)]),
     ]);
   }
 
@@ -123,9 +122,14 @@ export function extraCaEnv(): Record<string, string> {
   };
 }
 
-function hostsFile(name: string, ip: string | undefined): string {
-  const own = ip === undefined ? `127.0.1.1 ${name}` : `${ip} ${name}`;
-  return `127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n${own}\n`;
+/** The bot's own name is a loopback address, as Debian does it: it never changes and needs no network. */
+function hostsFile(name: string): string {
+  return `127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 ${name}\n`;
+}
+
+/** Written anew at every start, so a crash may take it. */
+async function put(path: string, content: string | Uint8Array, mode: number): Promise<void> {
+  await writeFileAtomic(path, content, mode, false);
 }
 
 /** Fresh per bot and the same over restarts: derived from the bot's id, so a fork has its own. */

@@ -127,7 +127,6 @@ export class Lifecycle {
           bootId,
           identity: await this.#parts.mintIdentity(botId, bootId),
           commandEnv: this.#parts.extraCa === undefined ? commandEnv : { ...commandEnv, ...extraCaEnv() },
-          ip: attached?.ip,
           resolvConf: await this.#parts.resolvConf(),
           extraCa: this.#parts.extraCa,
           timezoneFile: this.#parts.timezoneFile,
@@ -165,7 +164,7 @@ export class Lifecycle {
         );
       },
     };
-    return [clear, image, [attach, container], identity, task, agent];
+    return [clear, image, [attach, container, identity], task, agent];
   }
 
   /** To no task. Network, address and data stay. */
