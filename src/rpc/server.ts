@@ -302,12 +302,10 @@ async function* incoming(
   signal: AbortSignal,
 ): AsyncGenerator {
   // destroyOnReturn would tear down the writing half too when the client half-closes first.
-  const messages = call.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]();
-  for (;;) {
-    // grpc-js says nothing to a reader whose client cancels: only the signal does.
-    const next = (await abortable(messages.next(), signal)) as IteratorResult<unknown, undefined>;
-    if (next.done === true) break;
-    yield next.value;
+  try {
+    for await (const message of call.iterator({ destroyOnReturn: false })) yield message;
+  } catch (error) {
+    throw signal.aborted ? reasonOf(signal) : error;
   }
   // A grpc-js client that cancels half-closes first, its reset comes a moment later.
   await setImmediate();
