@@ -90,6 +90,12 @@ class PageBuilder {
 
   add(chunk: Buffer): void {
     let start = 0;
+    if (this.#full) {
+      // Nothing more is shown: the rest of the file is only counted.
+      for (let i = 0; i < chunk.length; i++) if (chunk[i] === LF) this.#total++;
+      this.#length = chunk.at(-1) === LF ? 0 : 1;
+      return;
+    }
     for (;;) {
       const end = chunk.indexOf(LF, start);
       if (end === -1) break;

@@ -42,7 +42,8 @@ export function encodeEntry(entry: TreeEntry): Buffer {
   const name = entry.type === "directory" ? `${entry.path}/` : entry.path;
   const seconds = entry.mtimeUs / MILLION;
   const header: TarHeader = {
-    name,
+    // A file's name that happens to be cut at a "/" would make it a directory for some readers.
+    name: entry.type === "directory" ? name : name.slice(0, 100).replace(/\/+$/, ""),
     mode: entry.perm,
     uid: entry.uid,
     gid: entry.gid,
@@ -77,8 +78,9 @@ export function encodeEntry(entry: TreeEntry): Buffer {
  * @throws Fault invalid_argument for devices, FIFOs and what we do not know
  */
 export function decodeEntry(header: TarHeader, pax: PaxRecords): TreeEntry {
-  const type = FLAG_TYPES[header.type];
   const path = given(pax, "path") ?? header.name;
+  // Before there was a type for directories, they were files whose names end in "/".
+  const type = FLAG_TYPES[header.type === "0" && path.endsWith("/") ? "5" : header.type];
   const sparse = [...pax.keys()].some((key) => key.startsWith("GNU.sparse."));
   if (type === undefined || sparse) {
     const kind = sparse

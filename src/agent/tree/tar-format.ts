@@ -89,7 +89,6 @@ export function decodeHeader(block: Buffer): TarHeader | undefined {
   const prefix = ustar ? text(block, 345, 155) : "";
   const name = text(block, 0, 100);
   const flag = String.fromCharCode(block[156] ?? 0);
-  const plain = flag === "\0" || flag === "7" ? "0" : flag;
   return {
     name: prefix === "" ? name : `${prefix}/${name}`,
     mode: number(block, 100, 8),
@@ -97,8 +96,7 @@ export function decodeHeader(block: Buffer): TarHeader | undefined {
     gid: number(block, 116, 8),
     size: number(block, 124, 12),
     mtime: number(block, 136, 12),
-    // Before there was a type for directories, they were files whose names end in "/".
-    type: plain === "0" && name.endsWith("/") ? "5" : plain,
+    type: flag === "\0" || flag === "7" ? "0" : flag,
     link: text(block, 157, 100),
   };
 }

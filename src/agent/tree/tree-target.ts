@@ -5,7 +5,7 @@ import type { TreeEntry } from "../../core/tree-hash.ts";
 import { errnoOf } from "../../lib/errno.ts";
 import { type BytePath, bytePath, fsPath, shown } from "../files/byte-path.ts";
 import { type Directory, DirectoryStack } from "../files/directory.ts";
-import { pathFault } from "../files/file-fault.ts";
+import { fileFault, pathFault } from "../files/file-fault.ts";
 import { lookUp } from "../files/look-up.ts";
 import { TempFile, tempName } from "../files/temp-file.ts";
 import type { Attributes } from "./attributes.ts";
@@ -14,6 +14,9 @@ import { namesOf } from "./entry-path.ts";
 import type { Skips } from "./skips.ts";
 import { SparseWriter } from "./sparse-writer.ts";
 import { WriteBatch } from "./write-batch.ts";
+
+/** Content of files up to this size is written while the next entries arrive. */
+const SMALL = 64 << 10;
 
 /** A place for an entry: an open directory, a name in it, and what has the name now. */
 interface Place {
@@ -117,17 +120,43 @@ export class TreeTarget implements AsyncDisposable {
       return;
     }
     const { directory, name, actual } = place;
-    const temp = await TempFile.create(bytePath(directory.in(".")), 0o600);
+    // A small one is completed while the next entries arrive.
+    const written =
+      entry.size <= SMALL
+        ? this.#written(directory, entry, [await gathered(content)])
+        : Promise.resolve(await this.#written(directory, entry, content));
+    const ready = written.then(async (temp) => await this.#completed(temp, entry));
+    await this.#batch.addFile(directory, name, actual.join("/"), ready);
+  }
+
+  async #written(
+    directory: Directory,
+    entry: TreeEntry,
+    content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  ): Promise<TempFile> {
+    return await directory.use(async () => {
+      const temp = await TempFile.create(bytePath(directory.in(".")), 0o600);
+      try {
+        const writer = new SparseWriter(temp.handle);
+        for await (const chunk of content) await writer.write(chunk);
+        await writer.finish();
+        return temp;
+      } catch (error) {
+        await temp[Symbol.asyncDispose]();
+        throw fileFault(error, "tree", entry.path);
+      }
+    });
+  }
+
+  async #completed(temp: TempFile, entry: TreeEntry): Promise<TempFile> {
     try {
-      const writer = new SparseWriter(temp.handle);
-      for await (const chunk of content) await writer.write(chunk);
-      await writer.finish();
       await this.#attributes.restore(temp.handle, entry);
+      await temp.handle.sync();
+      return temp;
     } catch (error) {
       await temp[Symbol.asyncDispose]();
       throw error;
     }
-    await this.#batch.addFile(directory, temp, name, actual.join("/"));
   }
 
   async #symlink(entry: TreeEntry, parts: readonly BytePath[]): Promise<void> {
@@ -261,4 +290,10 @@ export class TreeTarget implements AsyncDisposable {
 function notInTree(entry: TreeEntry): Error {
   const reason = `is a hard link to ${shown(entry.link)}, which is no file of the tree`;
   return pathFault("failed_precondition", "tree", entry.path, reason);
+}
+
+async function gathered(content: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of content) chunks.push(chunk);
+  return Buffer.concat(chunks);
 }

@@ -1,4 +1,5 @@
-// Files that are written but not yet in their place: synced together, because a sync each would take a journal commit each.
+// Files on their way to disk, several at a time: a sync alone takes a commit of the file system's journal, many together
+// share one.
 import { rename } from "node:fs/promises";
 import type { TreeEntry } from "../../core/tree-hash.ts";
 import { errnoOf } from "../../lib/errno.ts";
@@ -14,7 +15,8 @@ const MAX_OPEN = 96;
 
 interface PendingFile {
   readonly directory: Directory;
-  readonly temp: TempFile;
+  /** Complete and synced. */
+  readonly ready: Promise<TempFile>;
   readonly name: BytePath;
   /** Path in the tree, for messages. */
   readonly path: BytePath;
@@ -29,7 +31,7 @@ interface PendingDirectory {
 /** Gathers files and left directories, and brings them to disk in their final form. */
 export class WriteBatch implements AsyncDisposable {
   readonly #attributes: Attributes;
-  #files = new Map<BytePath, PendingFile>();
+  readonly #files = new Map<BytePath, PendingFile>();
   #directories: PendingDirectory[] = [];
 
   constructor(attributes: Attributes) {
@@ -41,9 +43,19 @@ export class WriteBatch implements AsyncDisposable {
     return this.#files.has(path);
   }
 
-  /** A complete file. Takes over the temporary file. */
-  async addFile(directory: Directory, temp: TempFile, name: BytePath, path: BytePath): Promise<void> {
-    this.#files.set(path, { directory: directory.retain(), temp, name, path });
+  /**
+   * A file that is being completed and synced. Takes over the temporary file.
+   * @param path in the tree
+   */
+  async addFile(
+    directory: Directory,
+    name: BytePath,
+    path: BytePath,
+    ready: Promise<TempFile>,
+  ): Promise<void> {
+    // Its failure is thrown when the batch is flushed.
+    ready.catch(() => undefined);
+    this.#files.set(path, { directory: directory.retain(), ready, name, path });
     await this.#flushWhenLarge();
   }
 
@@ -53,15 +65,10 @@ export class WriteBatch implements AsyncDisposable {
     await this.#flushWhenLarge();
   }
 
-  /** Syncs and places the files, then gives the directories their attributes: times last, since names change them. */
+  /** Places the files, then gives the directories their attributes: times last, since names change them. */
   async flush(): Promise<void> {
-    const files = [...this.#files.values()];
-    await Promise.all(
-      files.map(async ({ temp, path }) => {
-        await about(path, temp.handle.sync());
-      }),
-    );
-    for (const { directory, temp, name, path } of files) {
+    for (const { directory, ready, name, path } of this.#files.values()) {
+      const temp = await about(path, ready);
       await about(path, rename(fsPath(temp.path), directory.in(name)));
       temp.renamed();
       this.#files.delete(path);
@@ -79,8 +86,9 @@ export class WriteBatch implements AsyncDisposable {
 
   /** Drops what is not in its place. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { directory, temp } of this.#files.values()) {
-      await temp[Symbol.asyncDispose]();
+    for (const { directory, ready } of this.#files.values()) {
+      const temp = await ready.catch(() => undefined);
+      await temp?.[Symbol.asyncDispose]();
       await directory.release();
     }
     this.#files.clear();
@@ -93,9 +101,9 @@ export class WriteBatch implements AsyncDisposable {
   }
 }
 
-async function about(path: BytePath, work: Promise<void>): Promise<void> {
+async function about<T>(path: BytePath, work: Promise<T>): Promise<T> {
   try {
-    await work;
+    return await work;
   } catch (error) {
     throw fileFault(error, "tree", path);
   }

@@ -121,9 +121,8 @@ test("what cannot be read says why at once: missing, directory, FIFO, device, so
   execFileSync("mkfifo", [rig.at("fifo")]);
   await symlink("loop", rig.at("loop"));
   await writeFile(rig.at("file"), "");
-  const socket = createServer();
+  await using socket = createServer();
   socket.listen(rig.at("sock"));
-  await using _ = { [Symbol.asyncDispose]: async () => await new Promise((done) => socket.close(done)) };
   const cases = [
     ["missing", "not_found", "open: "],
     [".", "failed_precondition", "is a directory"],

@@ -210,7 +210,7 @@ test("of concurrent writers of one file the last wins and content is never mixed
       const part = letter.repeat(200_000);
       await rig.files.writeRaw(path, chunks(part, part, part));
     };
-    await Promise.all([..."abcdefgh"].map(write));
+    await Promise.all("abcdefgh".split("").map(write));
     const content = await readFile(rig.at(path), "utf8");
     assert.equal(content, content.charAt(0).repeat(600_000), path);
   }
