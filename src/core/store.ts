@@ -37,7 +37,7 @@ export interface WorkspaceStore {
 }
 
 export interface IntentStore {
-  /** The same idempotency key of the same bot is the same intent. */
+  /** The same idempotency key of the same bot is the same intent; for another kind it is refused. */
   record(
     intent: { botId: string; kind: IntentKind; requestedBy: string; idempotencyKey?: string | undefined },
     wait?: Wait,

@@ -14,12 +14,13 @@ export interface ConnectionOptions {
   readonly signal?: AbortSignal | undefined;
   /** Milliseconds the server gives a statement; 0 is no limit. */
   readonly statementTimeoutMs: number;
+  /** Milliseconds to reach the server and be let in; 5 s when absent. */
+  readonly connectTimeoutMs?: number | undefined;
   /** Hears notices of the server and what went wrong while a connection ended. */
   readonly onNotice?: ((message: string) => void) | undefined;
 }
 
-/** Time to reach the server and be let in. */
-const CONNECT_MS = 3_000;
+const CONNECT_MS = 5_000;
 /** Time to have a statement cancelled and to say goodbye. */
 const CLOSE_MS = 3_000;
 
@@ -60,7 +61,8 @@ export class Connection implements AsyncDisposable {
       fetch_types: false,
       idle_timeout: 0,
       max_lifetime: null,
-      connect_timeout: CONNECT_MS / 1000,
+      // `open` has the limit; the driver's own would fire without a word when it is the shorter one.
+      connect_timeout: 0,
       keep_alive: 30,
       backoff: () => 0,
       debug: false,
@@ -83,7 +85,11 @@ export class Connection implements AsyncDisposable {
 
   /** Connects and authenticates. Errors are the driver's or the system's own. */
   static async open(target: DatabaseTarget, options: ConnectionOptions): Promise<Connection> {
-    using limit = withDeadline(options.signal, CONNECT_MS, "connect to the database");
+    using limit = withDeadline(
+      options.signal,
+      options.connectTimeoutMs ?? CONNECT_MS,
+      "connect to the database",
+    );
     try {
       const tls = await tlsSetting(target);
       const socket = await dial(target, limit.signal);

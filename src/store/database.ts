@@ -14,6 +14,7 @@ export interface DatabaseOptions {
   readonly statementTimeoutMs?: number | undefined;
   /** Milliseconds a call waits for everything: a free connection, the way to the server, the statement. */
   readonly callTimeoutMs?: number | undefined;
+  readonly connectTimeoutMs?: number | undefined;
   readonly onNotice?: ((message: string) => void) | undefined;
   /** Has to succeed once before the first statement, such as migrations. A failure is the call's, and tried again. */
   readonly prepare?: ((signal: AbortSignal) => Promise<void>) | undefined;
@@ -50,7 +51,7 @@ export class Database implements AsyncDisposable {
   async query<R extends object>(call: Call, build: (sql: Sql) => Statement<R[]>): Promise<R[]> {
     throwIfAborted(call.signal);
     if (this.#life.signal.aborted) throw closedFault(call);
-    const ms = this.#options.callTimeoutMs ?? 6_000;
+    const ms = this.#options.callTimeoutMs ?? 8_000;
     using limit = withDeadline(call.signal, ms, call.doing);
     try {
       await abortable(this.#prepare(), limit.signal);
@@ -119,6 +120,7 @@ export class Database implements AsyncDisposable {
     const connection = await Connection.open(this.target, {
       signal,
       statementTimeoutMs: this.#options.statementTimeoutMs ?? 5_000,
+      connectTimeoutMs: this.#options.connectTimeoutMs,
       onNotice: this.#options.onNotice,
     });
     this.#open.add(connection);

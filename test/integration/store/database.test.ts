@@ -1,29 +1,14 @@
-// The pool on a real Postgres: cancelled calls, broken connections, a server that is away, hangs, or refuses us.
+// The pool on a real Postgres: cancelled calls, broken connections, a server that refuses us.
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { describe, it } from "node:test";
-import { type Code, Fault } from "../../../src/lib/fault.ts";
+import { Fault } from "../../../src/lib/fault.ts";
 import { createLogger, silentLogger } from "../../../src/lib/log.ts";
 import { sleep } from "../../../src/lib/signal.ts";
-import { socketFile } from "../../../src/store/connection.ts";
 import { Database } from "../../../src/store/database.ts";
 import { openStore } from "../../../src/store/open-store.ts";
-import { openPrivatePostgres } from "../../../src/store/private-postgres.ts";
-import { databaseTarget, type DatabaseTarget } from "../../../src/store/target.ts";
-import { emptyDatabase, execute, FAST_SETTINGS, freshDatabase, freshStore } from "../../support/postgres.ts";
-
-function isFault(code: Code, message = /./): (error: unknown) => boolean {
-  return (error) => {
-    assert.ok(Fault.is(error), String(error));
-    assert.equal(error.code, code, error.message);
-    assert.match(error.message, message);
-    return true;
-  };
-}
+import type { DatabaseTarget } from "../../../src/store/target.ts";
+import { isFault } from "../../support/fault.ts";
+import { emptyDatabase, execute, freshDatabase, freshStore } from "../../support/postgres.ts";
 
 interface One {
   readonly one: number;
@@ -192,83 +177,6 @@ describe("a call", { timeout: 120_000 }, () => {
   });
 });
 
-describe("a database that is away", { timeout: 120_000 }, () => {
-  it("fails calls at once, and they heal by themselves when it is back", async () => {
-    const dataDir = await mkdtemp(join(tmpdir(), "memoh-store-outage-"));
-    try {
-      const options = { dataDir, log: silentLogger(), settings: FAST_SETTINGS };
-      const postgres = await openPrivatePostgres(options);
-      await using store = await openStore({
-        database: postgres.target,
-        namespace: "x",
-        migrate: true,
-        log: silentLogger(),
-        // A minute, so that only failing at once can pass.
-        callTimeoutMs: 60_000,
-      });
-      assert.equal(await store.settings.setOnce("k", "before"), "before");
-      for (let round = 0; round < 2; round++) {
-        await postgres.stop();
-        for (let n = 0; n < 3; n++) {
-          await assert.rejects(store.settings.get("k"), (error: unknown) => {
-            assert.ok(Fault.is(error, "unavailable"), String(error));
-            assert.match(error.hint ?? "", /Start Postgres/);
-            return true;
-          });
-        }
-        await openPrivatePostgres(options);
-        assert.equal(await store.settings.get("k"), "before");
-      }
-      await postgres.stop();
-    } finally {
-      await rm(dataDir, { recursive: true });
-    }
-  });
-
-  it("at the start is no error: the store migrates and serves once it answers", async () => {
-    await using empty = await emptyDatabase();
-    await using proxy = await startProxy(empty.target, "down");
-    const lines: string[] = [];
-    const log = createLogger({ level: "info", format: "text", write: (line) => lines.push(line) });
-    await using store = await openStore({ database: proxy.target, namespace: "x", migrate: true, log });
-    assert.match(lines.join(""), /the database is down/);
-    await assert.rejects(store.ping(), isFault("unavailable"));
-    proxy.mode = "up";
-    assert.equal(await store.settings.setOnce("k", "v"), "v");
-  });
-
-  it("that accepts and never answers fails calls within their time", async () => {
-    await using empty = await emptyDatabase();
-    await using proxy = await startProxy(empty.target, "silent");
-    await using database = new Database(proxy.target);
-    await assert.rejects(one(database), isFault("unavailable", /does not answer/));
-    proxy.mode = "up";
-    assert.equal(await one(database), 1);
-    proxy.mode = "silent";
-    await using impatient = new Database(proxy.target, { callTimeoutMs: 100 });
-    await assert.rejects(one(impatient), isFault("unavailable", /did not answer within 0.1 s/));
-  });
-
-  it("that freezes under a call fails it within its time, and the pool heals", async () => {
-    await using empty = await emptyDatabase();
-    await using proxy = await startProxy(empty.target, "up");
-    await using database = new Database(proxy.target, { callTimeoutMs: 300, poolSize: 1 });
-    assert.equal(await one(database), 1);
-    proxy.mode = "silent";
-    await assert.rejects(one(database), isFault("unavailable", /did not answer within/));
-    proxy.mode = "up";
-    assert.equal(await one(database), 1);
-  });
-
-  it("that hangs up before it answers fails calls without end of trying", async () => {
-    await using empty = await emptyDatabase();
-    await using proxy = await startProxy(empty.target, "hangup");
-    await using database = new Database(proxy.target);
-    await assert.rejects(one(database), isFault("unavailable"));
-    assert.equal(proxy.connections(), 1);
-  });
-});
-
 describe("a database that refuses us", () => {
   it("for user, password or name fails at the start with what to check, and never shows the password", async () => {
     await using empty = await emptyDatabase();
@@ -340,44 +248,3 @@ describe("parts with special characters", () => {
     assert.deepEqual(rows, [{ name }]);
   });
 });
-
-type ProxyMode = "up" | "down" | "silent" | "hangup";
-
-/** A TCP port before a Postgres that can stop answering in several ways. */
-async function startProxy(behind: DatabaseTarget, first: ProxyMode) {
-  const sockets = new Set<Socket>();
-  let count = 0;
-  const proxy = { mode: first };
-  const server = createServer((client) => {
-    count++;
-    sockets.add(client);
-    client.on("error", () => client.destroy());
-    if (proxy.mode === "hangup" || proxy.mode === "down") {
-      client.end();
-      return;
-    }
-    const upstream = connect(socketFile(behind));
-    sockets.add(upstream);
-    upstream.on("error", () => upstream.destroy());
-    client.on("close", () => upstream.destroy());
-    upstream.on("close", () => client.destroy());
-    client.on("data", (data) => {
-      if (proxy.mode === "up") upstream.write(data);
-    });
-    upstream.on("data", (data) => {
-      if (proxy.mode === "up") client.write(data);
-    });
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  return Object.assign(proxy, {
-    target: databaseTarget({ ...behind, host: "127.0.0.1", port, password: "", tls: "disable" }),
-    connections: () => count,
-    [Symbol.asyncDispose]: async () => {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-      await once(server, "close");
-    },
-  });
-}

@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { MIGRATIONS, type Migration } from "../../../src/gen/migrations.ts";
-import { Fault } from "../../../src/lib/fault.ts";
 import { forceVersion, migrateDown, migrateUp, migrationState } from "../../../src/store/migrate.ts";
 import type { DatabaseTarget } from "../../../src/store/target.ts";
+import { isFault } from "../../support/fault.ts";
 import { emptyDatabase, execute, freshDatabase, freshStore } from "../../support/postgres.ts";
 
 const LATEST = MIGRATIONS.at(-1)?.version ?? 0;
@@ -37,15 +37,6 @@ async function schema(target: DatabaseTarget): Promise<string[]> {
      order by 1`,
   );
   return rows.map(({ line }) => line.replace(" NOT VALID", ""));
-}
-
-function isFault(code: string, message: RegExp): (error: unknown) => boolean {
-  return (error) => {
-    assert.ok(Fault.is(error), String(error));
-    assert.equal(error.code, code);
-    assert.match(error.message, message);
-    return true;
-  };
 }
 
 describe("migrating up", () => {
