@@ -1,5 +1,4 @@
 // Composition root of the agent: identity, files, processes and the server that offers them.
-import { mkdir } from "node:fs/promises";
 import type { AgentConfig } from "../config/agent-config.ts";
 import type { Health, Hello } from "../core/workspace.ts";
 import { ContainerService } from "../gen/proto/mcpcontainer/container_pb.ts";
@@ -11,12 +10,15 @@ import { throwIfAborted } from "../lib/signal.ts";
 import { RpcServer } from "../rpc/server.ts";
 import { type AgentLog, createAgentLog } from "./agent-log.ts";
 import { fileHandlers } from "./file-handlers.ts";
+import { bytePath } from "./files/byte-path.ts";
 import { LocalFiles } from "./files/local-files.ts";
+import { makeDirs } from "./files/make-dirs.ts";
 import { sweepTemps } from "./files/sweep-temps.ts";
 import { type AgentIdentity, readIdentity } from "./identity.ts";
 import { listenOn } from "./listen.ts";
 import { processHandlers } from "./process-handlers.ts";
 import { Processes } from "./processes/processes.ts";
+import { seedTemplates } from "./seed.ts";
 import { systemHandlers } from "./system-handlers.ts";
 import { readTls, watchTls } from "./tls-files.ts";
 
@@ -50,9 +52,8 @@ export async function startAgent(config: AgentConfig, options: AgentOptions = {}
   const { log, ring } = options.agentLog ?? createAgentLog(config.log);
   const startedAt = performance.now();
   const identity = await readIdentity(config.identityDir);
-  await prepareWorkDir(config, log);
-
   const files = new LocalFiles({ workDir: config.workDir });
+  await prepareWorkDir(config, files, log);
   const processes = new Processes({
     log,
     workDir: config.workDir,
@@ -127,11 +128,17 @@ function commandEnv({ commandEnv: own }: AgentConfig, identity: AgentIdentity): 
 }
 
 /** Without its directory an agent is still worth having: whoever asks for a file in it is told. */
-async function prepareWorkDir({ workDir }: AgentConfig, log: Logger): Promise<void> {
+async function prepareWorkDir(
+  { workDir, templateDir }: AgentConfig,
+  files: LocalFiles,
+  log: Logger,
+): Promise<void> {
   try {
-    await mkdir(workDir, { recursive: true, mode: 0o755 });
+    // Not mkdir with `recursive`: Node spins for ever where a directory cannot be made, as in /proc.
+    await makeDirs(bytePath(workDir));
     const removed = await sweepTemps(workDir);
     if (removed > 0) log.info({ removed }, "temporary files of an earlier run removed");
+    await seedTemplates({ templates: templateDir, workDir, files, log });
   } catch (error) {
     log.warn({ err: faultFromErrno(error, `Cannot prepare ${workDir}`) }, "work directory is not ready");
   }

@@ -237,12 +237,12 @@ export class Lifecycle {
       await images.pull(workspace.image, { signal });
     }
     const config = await images.config(workspace.image, { signal });
-    return Object.fromEntries(
-      config.env.map((entry) => {
-        const at = entry.indexOf("=");
-        return at < 0 ? [entry, ""] : [entry.slice(0, at), entry.slice(at + 1)];
-      }),
-    );
+    const pairs = config.env.map((entry) => {
+      const at = entry.indexOf("=");
+      return at < 0 ? [entry, ""] : [entry.slice(0, at), entry.slice(at + 1)];
+    });
+    // Commands run as root; images leave its home to whoever starts them.
+    return { HOME: "/root", ...(Object.fromEntries(pairs) as Record<string, string>) };
   }
 
   async #describe(bot: BotRecord, workspace: WorkspaceRecord): Promise<ContainerDescription> {
