@@ -106,7 +106,7 @@ export class Repository {
    * @throws Fault as `manifest`, and whatever the sink throws
    */
   async download(descriptor: Descriptor, sink: BlobSink, signal?: AbortSignal): Promise<void> {
-    /** Who sent the bytes in the sink; undefined when it was several, or an earlier pull. */
+    /** Who sent the first bytes in the sink; undefined when it was an earlier pull. */
     let sender: RegistryHttp | undefined;
     try {
       await this.#each(
@@ -114,7 +114,6 @@ export class Repository {
         async (server) => {
           for (;;) {
             if (sink.offset === 0) sender = server;
-            else if (sender !== server) sender = undefined;
             if (sink.offset < descriptor.size) await this.#receive(server, descriptor, sink, signal);
             try {
               await sink.commit();

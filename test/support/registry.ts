@@ -163,8 +163,8 @@ export type ProxyAction =
       readonly headers?: Readonly<Record<string, string>>;
       readonly body?: string | Buffer;
     }
-  /** Cuts the connection after so many bytes of the body. */
-  | { readonly kind: "cut"; readonly after: number }
+  /** Cuts the connection after so many bytes of the body, the first of them wrong if so asked. */
+  | { readonly kind: "cut"; readonly after: number; readonly corrupt?: boolean }
   /** Sends so many bytes of the body and then nothing. */
   | { readonly kind: "stall"; readonly after: number }
   /** Flips a bit of the first byte of the body. */
@@ -230,7 +230,8 @@ function perform(
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
       let sent = 0;
       answer.on("data", (chunk: Buffer) => {
-        if (action.kind === "corrupt" && sent === 0) chunk[0] = (chunk[0] ?? 0) ^ 1;
+        const corrupt = action.kind === "corrupt" || (action.kind === "cut" && action.corrupt === true);
+        if (corrupt && sent === 0) chunk[0] = (chunk[0] ?? 0) ^ 1;
         const limit = action.kind === "cut" || action.kind === "stall" ? action.after - sent : chunk.length;
         const piece = chunk.subarray(0, Math.max(limit, 0));
         sent += piece.length;

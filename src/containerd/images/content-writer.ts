@@ -20,6 +20,8 @@ export interface ContentWriterOptions {
   readonly labels: Readonly<Record<string, string>>;
   /** Milliseconds without an answer after which the stream counts as stalled and is opened anew. */
   readonly stallMs?: number | undefined;
+  /** Milliseconds the commit may take. */
+  readonly commitMs?: number | undefined;
 }
 
 /**
@@ -87,14 +89,15 @@ export class ContentWriter implements BlobSink, AsyncDisposable {
   async commit(): Promise<void> {
     await this.#flush(1);
     const request = { action: WriteAction.COMMIT, labels: this.#options.labels };
+    const commitMs = this.#options.commitMs ?? COMMIT_MS;
     try {
       try {
-        await this.#exchange(request, COMMIT_MS);
+        await this.#exchange(request, commitMs);
       } catch (error) {
         throwIfAborted(this.#options.signal);
         if (!Fault.is(error, "unavailable", "deadline_exceeded")) throw error;
         // Whether it was taken in shows when it is asked for again.
-        if (await this.#connect()) await this.#exchange(request, COMMIT_MS);
+        if (await this.#connect()) await this.#exchange(request, commitMs);
       }
     } catch (error) {
       // Another writer was first.

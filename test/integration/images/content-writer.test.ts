@@ -37,11 +37,16 @@ function blob(size: number): { bytes: Buffer; descriptor: Descriptor } {
 
 async function open(
   descriptor: Descriptor,
-  options: { readonly content?: ContainerdServices["content"]; readonly stallMs?: number } = {},
+  options: {
+    readonly content?: ContainerdServices["content"];
+    readonly stallMs?: number;
+    readonly commitMs?: number;
+  } = {},
 ): Promise<ContentWriter> {
   const writer = await ContentWriter.open(options.content ?? client.content, descriptor, {
     labels: { "test.label": "set" },
     stallMs: options.stallMs,
+    commitMs: options.commitMs,
   });
   assert.ok(writer);
   return writer;
@@ -99,7 +104,14 @@ void test("a blob is written with its labels", async () => {
 
 void test("a stream that stalls is given up and gone on with, without a byte lost or doubled", async () => {
   const { bytes, descriptor } = blob(5_000_000);
-  await using writer = await open(descriptor, { content: swallowing(3, 2), stallMs: 200 });
+  await using writer = await open(descriptor, { content: swallowing(2, 3), stallMs: 300 });
+  await writeAll(writer, bytes);
+  assert.ok((await stored(descriptor.digest)).equals(bytes));
+});
+
+void test("a commit whose answer is lost counts, because the blob is there", async () => {
+  const { bytes, descriptor } = blob(1000);
+  await using writer = await open(descriptor, { content: swallowing(1, 3), commitMs: 300 });
   await writeAll(writer, bytes);
   assert.ok((await stored(descriptor.digest)).equals(bytes));
 });

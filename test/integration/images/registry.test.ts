@@ -320,6 +320,21 @@ void test("a download begun at a mirror is ended at the registry", async () => {
   assert.match(origin.requests[0]?.headers.range ?? "", /^bytes=[1-9]/);
 });
 
+void test("wrong bytes a mirror began with are not blamed on the registry that went on", async () => {
+  await using mirror = await startFaultProxy(registry.host);
+  mirror.rule = ({ before }) =>
+    before === 0 ? { kind: "cut", after: 100_000, corrupt: true } : { kind: "answer", status: 500 };
+  await using origin = await startFaultProxy(registry.host);
+  const sink = new MemorySink(layer.digest);
+  await behind(origin, { mirrors: [`http://${mirror.host}`] }).download(layer, sink);
+  assert.ok(sink.content.equals(bytes));
+  assert.equal(sink.resets, 1);
+  assert.deepEqual(
+    origin.requests.map(({ headers }) => headers.range !== undefined),
+    [true, false],
+  );
+});
+
 void test("a mirror below a path of its own is asked there", async () => {
   await using mirror = await startFaultProxy(registry.host);
   await using origin = await startFaultProxy(registry.host);
