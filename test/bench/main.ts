@@ -6,12 +6,9 @@ import { connect, createServer } from "node:net";
 import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import { mustRun, SYSTEM_PATH } from "../../src/lib/command.ts";
-import { silentLogger } from "../../src/lib/log.ts";
-import { Pki } from "../../src/host/pki.ts";
-import { Pool } from "../../src/remote/pool.ts";
 import { workspaceOver } from "../../src/remote/provider.ts";
 import { RpcChannel } from "../../src/rpc/channel.ts";
-import type { Workspace } from "../../src/core/workspace.ts";
+import { botClient } from "../support/bot-client.ts";
 import { executable, startHost, type TestHost } from "../support/host.ts";
 import { api, download, upload } from "./api.ts";
 import { memoryOf, processesWith } from "./memory.ts";
@@ -86,33 +83,10 @@ async function lifecycle(host: TestHost): Promise<Row[]> {
   ];
 }
 
-/** The client as the host has it, over mutual TLS to the bot. */
-async function clientOf(host: TestHost, bot: BotJson): Promise<{ workspace: Workspace } & AsyncDisposable> {
-  const pki = await Pki.open({ directory: join(host.dataDir, "pki"), log: silentLogger() });
-  const bootId = await bootOf(host, bot.id);
-  const pool = new Pool({
-    log: silentLogger(),
-    endpoints: () =>
-      Promise.resolve({ botId: bot.id, bootId, target: `${bot.ip}:9090`, tls: pki.clientTls(bot.id) }),
-  });
-  return {
-    workspace: await pool.workspace(bot.id),
-    [Symbol.asyncDispose]: async () => {
-      await pool[Symbol.asyncDispose]();
-      pki[Symbol.dispose]();
-    },
-  };
-}
-
-async function bootOf(host: TestHost, botId: string): Promise<string> {
-  const { stdout } = await mustRun(["cat", join(host.runDir, "bots", botId, "id", "identity.json")]);
-  return (JSON.parse(stdout) as { boot_id: string }).boot_id;
-}
-
 /** /bin/true through the client and the API, beside containerd's own task exec. */
 async function execs(host: TestHost): Promise<Row[]> {
   const bot = (await api(host.socketPath, "POST", "/bots", { name: "exec" })) as BotJson;
-  await using client = await clientOf(host, bot);
+  await using client = await botClient(host, bot);
   const run = async () => {
     await using execution = await client.workspace.exec({ command: ["/bin/true"] });
     for await (const event of execution.events)
@@ -176,7 +150,7 @@ async function taskExecGrpc(host: TestHost, containerId: string): Promise<Series
 /** Reads and writes of a large file over mutual TLS, beside a copy of the same file on this machine. */
 async function streams(host: TestHost): Promise<Row[]> {
   const bot = (await api(host.socketPath, "POST", "/bots", { name: "stream" })) as BotJson;
-  await using client = await clientOf(host, bot);
+  await using client = await botClient(host, bot);
   const copies = await fileCopies();
   const rates = { clientWrite: [], clientRead: [], apiWrite: [], apiRead: [] } as Record<string, number[]>;
   const rate = async (name: string, work: () => Promise<unknown>) => {
@@ -260,7 +234,7 @@ async function memory(host: TestHost): Promise<Row[]> {
   };
   const fresh = figures(agents());
   for (const bot of bots) {
-    await using client = await clientOf(host, bot);
+    await using client = await botClient(host, bot);
     for (let round = 0; round < 1000; round++) await client.workspace.stat("/data");
   }
   await new Promise((resolve) => setTimeout(resolve, 3000));
