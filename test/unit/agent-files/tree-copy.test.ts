@@ -142,7 +142,7 @@ test("a single file is a tree of one entry with its base name, a root that is a 
   await symlink("one.txt", rig.at("link.txt"));
   await copyTree(rig, "one.txt", "to");
   await copyTree(rig, "link.txt", "to");
-  assert.deepEqual(await readdir(rig.at("to")), ["link.txt", "one.txt"]);
+  assert.deepEqual((await readdir(rig.at("to"))).sort(), ["link.txt", "one.txt"]);
   assert.equal((await stat(rig.at("to/one.txt"))).mode & 0o777, 0o640);
   assert.ok((await stat(rig.at("to/link.txt"))).isFile());
 });
@@ -236,7 +236,7 @@ test("what cannot be read is told as failed, and the rest is copied", async () =
   ]);
   assert.deepEqual(new Set(codes), new Set(["permission_denied"]));
   await sendTar(rig, "copy", child.stdout);
-  assert.deepEqual(await readdir(rig.at("copy")), ["closed", "open"]);
+  assert.deepEqual((await readdir(rig.at("copy"))).sort(), ["closed", "open"]);
 });
 
 test("a tree deeper than any path, and a wide one, are copied", async () => {
