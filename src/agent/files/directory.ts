@@ -10,7 +10,7 @@ const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY;
  * A directory held open. Names in it are reached by `/proc/self/fd/N/name`, which is openat: nobody can put a link or
  * another directory in the way, and depth does not count against PATH_MAX. Closed when the last user is done.
  */
-export class Directory {
+export class Directory implements AsyncDisposable {
   readonly #handle: FileHandle;
   readonly #at: BytePath;
   #users = 1;
@@ -77,6 +77,10 @@ export class Directory {
   async release(): Promise<void> {
     this.#users--;
     if (this.#users === 0) await this.#handle.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
   }
 }
 

@@ -32,7 +32,9 @@ export async function list(path: BytePath, options: ListOptions): Promise<Listin
     for await (const step of walk(root, { enter: () => recursive, signal })) {
       if (step.kind === "unreadable") {
         // One that has gone since is no longer part of the tree.
-        if (errnoOf(step.error) !== "ENOENT") unreadable.push(fsPath(step.path));
+        if (errnoOf(step.error) === "ENOENT") continue;
+        unreadable.push(fsPath(step.path));
+        size += step.path.length + 8;
       } else if (step.kind === "entry") {
         total++;
         if (maxEntries > 0 && total > maxEntries) throw tooMany(path, maxEntries);

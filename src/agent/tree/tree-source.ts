@@ -59,11 +59,11 @@ export class TreeSource {
 
   /** The tar of a directory, in pieces of any size. */
   async *directory(): AsyncGenerator<Uint8Array> {
-    const root = await Directory.open(this.#path);
+    await using root = await Directory.open(this.#path);
     const stats = await root.handle.stat({ bigint: true });
     const xattrs = await this.#xattrsOf(root.handle);
     yield* this.#turn({ entry: entryOf("directory", ".", stats, { xattrs }), stats });
-    const steps = walk(root, {
+    const steps = walk(root.retain(), {
       signal: this.#signal,
       enter: async (step) => await this.#enters(step, stats.dev),
     });
@@ -251,12 +251,8 @@ export class TreeSource {
   async #directoryXattrs(parent: Directory, name: BytePath): Promise<XattrMap> {
     if (this.#xattrs === undefined) return NO_XATTRS;
     try {
-      const directory = await parent.enter(name);
-      try {
-        return await this.#xattrsOf(directory.handle);
-      } finally {
-        await directory.release();
-      }
+      await using directory = await parent.enter(name);
+      return await this.#xattrsOf(directory.handle);
     } catch (error) {
       // One that cannot be read is told when it is gone into.
       if (errnoOf(error) !== undefined) return NO_XATTRS;

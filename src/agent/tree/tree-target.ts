@@ -179,19 +179,15 @@ export class TreeTarget implements AsyncDisposable {
     }
     // The first name may still be waiting for its place.
     if (this.#batch.has(first.join("/"))) await this.#batch.flush();
-    const source = await this.#reach(first.slice(0, -1), entry);
-    try {
-      const name = first.at(-1) ?? ".";
-      const stats = await lookUp(source.in(name));
-      if (stats?.isFile() !== true) throw notInTree(entry);
-      const { existing } = place;
-      if (existing !== undefined && existing.dev === stats.dev && existing.ino === stats.ino) return;
-      await this.#put(place, async (path) => {
-        await link(source.in(name), path);
-      });
-    } finally {
-      await source.release();
-    }
+    await using source = await this.#reach(first.slice(0, -1), entry);
+    const name = first.at(-1) ?? ".";
+    const stats = await lookUp(source.in(name));
+    if (stats?.isFile() !== true) throw notInTree(entry);
+    const { existing } = place;
+    if (existing !== undefined && existing.dev === stats.dev && existing.ino === stats.ino) return;
+    await this.#put(place, async (path) => {
+      await link(source.in(name), path);
+    });
   }
 
   /** Makes something that has no content, over what may be there. */

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmod, mkdir, symlink, utimes, writeFile } from "node:fs/promises";
+import { chmod, mkdir, rename, symlink, utimes, writeFile } from "node:fs/promises";
 import { test } from "node:test";
+import { Directory, DirectoryStack } from "../../../src/agent/files/directory.ts";
 import { goMode, goTime } from "../../../src/core/go-format.ts";
 import { faultOf, fileRig, raw } from "../../support/file-rig.ts";
 
@@ -163,4 +164,16 @@ test("times print as RFC 3339 of the local zone, and Z for UTC", () => {
     if (zone === undefined) delete process.env["TZ"];
     else process.env["TZ"] = zone;
   }
+});
+
+test("a directory that is moved away while its parents are closed is noticed", async () => {
+  await using rig = await fileRig();
+  const names = Array.from({ length: 70 }, (_, i) => `d${i}`);
+  await mkdir(rig.at(names.join("/")), { recursive: true });
+  await using stack = new DirectoryStack(await Directory.open(rig.dir));
+  for (const name of names) await stack.push(name);
+  // Of the 71 open directories the upper six are closed by now, d3 among them.
+  await rename(rig.at("d0/d1/d2/d3/d4/d5"), rig.at("moved"));
+  while (stack.depth > 6) await stack.pop();
+  await assert.rejects(stack.pop(), faultOf("aborted", "moved"));
 });

@@ -279,3 +279,19 @@ test("names of any bytes can be written, renamed, read and deleted", async () =>
   await rig.client.deleteFile({ path: "ignored", pathRaw: moved });
   await assert.rejects(lstat(moved), { code: "ENOENT" });
 });
+
+test("the new content is synced before it gets the name, and the name after", async (t) => {
+  await using rig = await fileRig();
+  await writeFile(rig.at("f"), "old");
+  const seen: string[] = [];
+  await using some = await open(rig.at("f"));
+  const prototype = Object.getPrototypeOf(some) as typeof some;
+  const sync = Reflect.get(prototype, "sync");
+  t.mock.method(prototype, "sync", async function (this: typeof some) {
+    const kind = (await this.stat()).isDirectory() ? "directory" : "file";
+    seen.push(`${kind} while f is ${await readFile(rig.at("f"), "utf8")}`);
+    await sync.call(this);
+  });
+  await rig.files.writeFile("f", Buffer.from("new"));
+  assert.deepEqual(seen, ["file while f is old", "directory while f is new"]);
+});
