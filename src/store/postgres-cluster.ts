@@ -67,7 +67,7 @@ export async function initCluster(place: ClusterPlace, options: InitOptions): Pr
     await using handle = await open(place.base, "r");
     await handle.sync();
   } catch (error) {
-    await rm(temp, { recursive: true, force: true });
+    await removeHalfDone(temp);
     if (errnoOf(error) === "ENOTEMPTY" || errnoOf(error) === "EEXIST") return;
     throw error;
   }
@@ -122,13 +122,16 @@ export async function sweepHalfDone(place: ClusterPlace): Promise<void> {
     if (!name.startsWith(INIT_PREFIX)) continue;
     const [pid, startTime] = name.slice(INIT_PREFIX.length).split("-");
     const maker = await identify(Number(pid));
-    if (maker?.startTime === startTime) continue;
-    try {
-      await rm(join(place.base, name), { recursive: true, force: true });
-    } catch (error) {
-      // The initdb of a killed host is still at work; the next start takes it.
-      if (errnoOf(error) !== "ENOTEMPTY") throw error;
-    }
+    if (maker?.startTime !== startTime) await removeHalfDone(join(place.base, name));
+  }
+}
+
+async function removeHalfDone(path: string): Promise<void> {
+  try {
+    await rm(path, { recursive: true, force: true });
+  } catch (error) {
+    // A killed initdb's own children may still write for a moment; a later start takes what stays.
+    if (errnoOf(error) !== "ENOTEMPTY") throw error;
   }
 }
 

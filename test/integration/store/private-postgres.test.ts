@@ -4,8 +4,10 @@ import { chmod, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { mustRun, runCommand } from "../../../src/lib/command.ts";
+import { createLogger } from "../../../src/lib/log.ts";
 import { sleep } from "../../../src/lib/signal.ts";
 import { findPrivatePostgres } from "../../../src/store/private-postgres.ts";
+import { isFault } from "../../support/fault.ts";
 import { execute } from "../../support/postgres.ts";
 import { ask, crash, filesOf, firstLine, rig, spawnHost } from "../../support/private-postgres.ts";
 
@@ -76,6 +78,18 @@ describe("the private Postgres", () => {
     assert.equal((await readFile(join(base, "data", "PG_VERSION"), "utf8")).trim(), "15");
   });
 
+  it("heeds a signal while it is made, and is made by the next", async () => {
+    await using place = await rig();
+    const controller = new AbortController();
+    const opening = place.open({ signal: controller.signal });
+    const rejected = assert.rejects(opening, isFault("cancelled"));
+    while (!(await filesOf(join(place.dataDir, "postgres"))).some((name) => name.startsWith(".init-")))
+      await sleep(2);
+    controller.abort();
+    await rejected;
+    assert.equal(await ask(await place.open(), "1"), 1);
+  });
+
   it("is one, whoever opens it at the same time", async () => {
     await using place = await rig();
     const host = spawnHost(place.dataDir);
@@ -112,6 +126,22 @@ describe("the private Postgres", () => {
     assert.equal(await ask(await place.open(), "(select n from kept)"), 7);
   });
 
+  it("is not made anew while a host looks after it: data that vanished stays missed", async () => {
+    await using place = await rig({ made: true });
+    const lines: string[] = [];
+    const log = createLogger({ level: "error", format: "text", write: (line) => lines.push(line) });
+    const postgres = await place.open({ log });
+    await postgres.stop();
+    const data = join(place.dataDir, "postgres/data");
+    await rm(data, { recursive: true });
+    const watch = new AbortController();
+    const watching = postgres.keepRunning(watch.signal);
+    while (!lines.join("").includes("has vanished")) await sleep(10);
+    watch.abort();
+    await watching;
+    await assert.rejects(stat(data), /ENOENT/);
+  });
+
   it("works below a directory that the user postgres may not pass, and leaves that closed", async () => {
     await using place = await rig({ mode: 0o700, made: true });
     const postgres = await place.open();
@@ -119,8 +149,9 @@ describe("the private Postgres", () => {
     assert.equal((await stat(join(place.dataDir, "../.."))).mode & 0o777, 0o700);
     assert.equal((await place.open()).pid, postgres.pid);
     await postgres.stop();
-    assert.equal(await ask(await place.open(), "(select n from kept)"), 7);
-    // The bind mount is the server's alone.
+    const runDir = join(place.dataDir, "../run");
+    assert.equal(await ask(await place.open({ runDir }), "(select n from kept)"), 7);
+    // The bind mounts are the server's alone.
     assert.doesNotMatch(await readFile("/proc/self/mountinfo", "utf8"), /memoh-pg-/);
   });
 
@@ -146,15 +177,19 @@ describe("the private Postgres", () => {
     assert.notEqual(postgres.pid, process.pid);
   });
 
-  it("is not looked for in its own backends", async () => {
+  it("is not looked for in its own backends, nor in another cluster's server", async () => {
     await using place = await rig({ made: true });
+    await using other = await rig({ made: true });
+    const foreign = await other.open();
     const postgres = await place.open();
     const children = await readFile(`/proc/${postgres.pid}/task/${postgres.pid}/children`, "utf8");
     const [backend] = children.trim().split(" ");
     const lock = join(place.dataDir, "postgres/data/postmaster.pid");
     const text = await readFile(lock, "utf8");
-    await writeFile(lock, text.replace(/^\d+/, backend ?? ""));
-    assert.equal(await findPrivatePostgres({ dataDir: place.dataDir }), undefined);
+    for (const pid of [String(backend), String(foreign.pid)]) {
+      await writeFile(lock, text.replace(/^\d+/, pid));
+      assert.equal(await findPrivatePostgres({ dataDir: place.dataDir }), undefined);
+    }
     await writeFile(lock, text);
     assert.equal((await findPrivatePostgres({ dataDir: place.dataDir }))?.pid, postgres.pid);
   });
