@@ -15,7 +15,7 @@ const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 /** What each verb runs, what it needs from the distribution first, and whether only root can do it. */
 const VERBS = {
   start: { script: "build/quickstart.ts", needs: [...RUN, ...IMAGE], root: true },
-  stop: { script: "build/stop.ts", needs: [], root: true },
+  stop: { stop: true, root: true },
   test: { script: "build/run-tests.ts", needs: [...RUN, ...IMAGE, ...TEST], root: true },
   ok: { script: "build/ok.ts", needs: [...RUN, ...IMAGE, ...TEST], root: true },
   gen: { script: "build/gen.ts", needs: [] },
@@ -38,6 +38,7 @@ function main() {
   if (verb.root && process.getuid() !== 0) {
     throw new Problem(`Cannot ${name}: containers need root\n  Run \`sudo npm run ${name}\`, or as root`);
   }
+  if (verb.stop) return stop(args);
   mkdirSync(CACHE, { recursive: true });
   installModules();
   installPackages(verb.needs);
@@ -59,6 +60,8 @@ function installModules() {
       "--ignore-scripts",
       "--no-audit",
       "--no-fund",
+      // Tools that want a newer Node than the caller's get the pinned one.
+      "--loglevel=error",
       "--fetch-timeout=60000",
       "--fetch-retries=3",
     ],
@@ -169,6 +172,17 @@ function isThere(pattern) {
   if (after === undefined) return existsSync(pattern);
   if (!existsSync(before)) return false;
   return readdirSync(before).some((name) => existsSync(join(before, name, after)));
+}
+
+/** Stops what `start` started. The host's own verb says what goes on running; nothing has to be installed for it. */
+function stop(args) {
+  const memoh = join(ROOT, "dist", "memoh");
+  if (!existsSync(memoh)) {
+    console.log("Nothing was built here, so nothing was started from here");
+    return;
+  }
+  const done = spawnSync(memoh, ["host", "--stop", ...args], { stdio: "inherit" });
+  process.exitCode = done.status ?? 1;
 }
 
 /** Runs the verb on the pinned Node with the terminal, and ends as it ends. */

@@ -181,6 +181,17 @@ test("verbs that make containers say that they need root before they do anything
   assert.deepEqual(lines("npm-calls"), []);
 });
 
+test("stop asks the built executable and installs nothing; without one it says that nothing was started", () => {
+  const nothing = bootstrap(["stop"], { without: ["skopeo"] });
+  assert.deepEqual([nothing.status, nothing.stderr], [0, ""]);
+  assert.match(nothing.stdout, /Nothing was built here/);
+  mkdirSync(join(clone, "dist"));
+  writeFileSync(join(clone, "dist", "memoh"), '#!/bin/sh\necho "asked $*"\nexit 3\n', { mode: 0o755 });
+  const asked = bootstrap(["stop", "--all"], { without: ["skopeo"] });
+  assert.deepEqual([asked.status, asked.stdout], [3, "asked host --stop --all\n"]);
+  assert.deepEqual(lines("npm-calls"), []);
+});
+
 test("an unknown verb is answered with the known ones", () => {
   const done = bootstrap(["strat"]);
   assert.equal(done.status, 1);
