@@ -5,6 +5,7 @@ import { reasonOf } from "../lib/signal.ts";
 import { RegistryAuth } from "./registry-auth.ts";
 import type { Endpoint } from "./registry-endpoints.ts";
 import { connectionFault, statusFault } from "./registry-fault.ts";
+import { systemTrust } from "./system-trust.ts";
 
 /** Patience, milliseconds. */
 export interface HttpTimes {
@@ -146,6 +147,7 @@ export class RegistryHttp {
     let response: Response;
     try {
       response = await fetch(url, {
+        ...(url.protocol === "https:" ? systemTrust() : {}),
         redirect: "manual",
         signal: request.signal,
         // A body that fetch decompresses would not have its digest.

@@ -5,10 +5,10 @@ import { once } from "node:events";
 import { closeSync, existsSync, openSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
-import { type AddressInfo, createServer as createTcpServer } from "node:net";
+import { type AddressInfo, connect, createServer as createTcpServer } from "node:net";
 import { join } from "node:path";
 import { SignJWT } from "jose";
-import { makeCa } from "../../src/lib/certificates.ts";
+import { makeCa, signLeaf } from "../../src/lib/certificates.ts";
 import { mustRun, SYSTEM_PATH } from "../../src/lib/command.ts";
 import { sleep } from "../../src/lib/signal.ts";
 import type { TinyImage } from "./tiny-image.ts";
@@ -19,14 +19,20 @@ export const REGISTRY_PASSWORD = "s3cret-password";
 /** bcrypt of the password, so that no tool is needed to make it. */
 const PASSWORD_HASH = "$2y$05$abcdefghijklmnopqrstuuUXKlvQTwfK/kphhjbeRlh5zvpJx1LLu";
 
+const TODAY = { notBefore: new Date(Date.now() - 86_400_000), notAfter: new Date(Date.now() + 86_400_000) };
+
 export interface RegistryOptions {
   /** `basic` asks for the password itself, `token` sends to a token server that also serves strangers, with pull only. */
   readonly auth?: "basic" | "token";
+  /** Speaks https with a certificate of its own CA; its host is `localhost:PORT` then. */
+  readonly tls?: boolean;
 }
 
 export interface TestRegistry extends AsyncDisposable {
   /** `127.0.0.1:PORT`, as in references. */
   readonly host: string;
+  /** PEM file of the CA that signed its certificate, with `tls`. */
+  readonly caFile: string;
   /**
    * Copies an archive into it with skopeo.
    * @param repository `team/bot:1`
@@ -47,7 +53,9 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
   stack.defer(async () => {
     await rm(dir, { recursive: true, force: true });
   });
-  const host = `127.0.0.1:${await freePort()}`;
+  const port = await freePort();
+  const host = `${options.tls === true ? "localhost" : "127.0.0.1"}:${port}`;
+  const caFile = join(dir, "ca.pem");
   const auth: string[] = [];
   if (options.auth === "basic") {
     await writeFile(join(dir, "htpasswd"), `${REGISTRY_USER}:${PASSWORD_HASH}\n`);
@@ -62,7 +70,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
     "version: 0.1",
     "log: { level: error, accesslog: { disabled: true } }",
     `storage: { filesystem: { rootdirectory: ${dir}/storage }, delete: { enabled: true } }`,
-    `http: { addr: "${host}", secret: test }`,
+    `http: { addr: "127.0.0.1:${port}", secret: test${options.tls === true ? `, ${await tlsConfig(dir, caFile)}` : ""} }`,
     ...auth,
     "",
   ].join("\n");
@@ -78,11 +86,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
     await endProcess(server);
   });
   for (const until = Date.now() + 30_000; ; await sleep(20)) {
-    const status = await fetch(`http://${host}/v2/`).then(
-      (response) => response.status,
-      () => 0,
-    );
-    if (status === 200 || status === 401) break;
+    if (await answers(port)) break;
     if (server.exitCode !== null || Date.now() > until) {
       throw new Error(`docker-registry did not start: ${await readFile(join(dir, "log"), "utf8")}`);
     }
@@ -90,6 +94,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
   const owned = stack.move();
   return {
     host,
+    caFile,
     push: async (archive, repository, args = []) => {
       const credentials =
         options.auth === undefined ? [] : ["--dest-creds", `${REGISTRY_USER}:${REGISTRY_PASSWORD}`];
@@ -117,6 +122,35 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
       await owned.disposeAsync();
     },
   };
+}
+
+/** Makes a CA and a certificate for localhost. @returns the registry's configuration of them */
+async function tlsConfig(dir: string, caFile: string): Promise<string> {
+  const ca = await makeCa({ commonName: "test registry CA", ...TODAY });
+  const leaf = await signLeaf(ca, {
+    commonName: "localhost",
+    usage: "server",
+    dnsNames: ["localhost"],
+    ...TODAY,
+  });
+  await writeFile(caFile, ca.certificate);
+  await writeFile(join(dir, "tls.pem"), leaf.certificate);
+  await writeFile(join(dir, "tls.key"), leaf.privateKey, { mode: 0o600 });
+  return `tls: { certificate: ${dir}/tls.pem, key: ${dir}/tls.key }`;
+}
+
+async function answers(port: number): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const socket = connect(port, "127.0.0.1");
+  socket.once("connect", () => {
+    resolve(true);
+  });
+  socket.once("error", () => {
+    resolve(false);
+  });
+  const connected = await promise;
+  socket.destroy();
+  return connected;
 }
 
 async function putImage(base: string, image: TinyImage, repository: string): Promise<void> {
@@ -260,12 +294,7 @@ interface TokenServer extends AsyncDisposable {
 
 /** Gives tokens as the distribution project specifies: pull for everybody, push for who has the password. */
 async function startTokenServer(dir: string, service: string): Promise<TokenServer> {
-  const day = 86_400_000;
-  const ca = await makeCa({
-    commonName: "test issuer",
-    notBefore: new Date(Date.now() - day),
-    notAfter: new Date(Date.now() + day),
-  });
+  const ca = await makeCa({ commonName: "test issuer", ...TODAY });
   await writeFile(join(dir, "issuer.pem"), ca.certificate);
   const der = ca.certificate.replaceAll(/-----[^-]+-----|\s/g, "");
   const key = createPrivateKey(ca.privateKey);

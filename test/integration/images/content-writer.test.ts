@@ -1,21 +1,17 @@
-// The writer of blobs: stalls, locks and races, on a real containerd and under both JavaScript runtimes.
+// The writer of blobs: stalls, locks and races, on a real containerd.
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { ContainerdClient, ContainerdServices } from "../../../src/containerd/client.ts";
 import { ContentWriter } from "../../../src/containerd/images/content-writer.ts";
 import { Lease } from "../../../src/containerd/lease.ts";
 import { WriteAction } from "../../../src/gen/proto/containerd/content_pb.ts";
-import { mustRun } from "../../../src/lib/command.ts";
 import { Fault } from "../../../src/lib/fault.ts";
 import { sleep } from "../../../src/lib/signal.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
 import type { Descriptor } from "../../../src/oci/manifest.ts";
 import { startContainerd, type TestContainerd } from "../../support/containerd.ts";
-import { contentOf, ingestsOf } from "../../support/containerd-state.ts";
-import { startFaultProxy, startRegistry } from "../../support/registry.ts";
-import { tinyImage, tinyImageArchive } from "../../support/tiny-image.ts";
+import { ingestsOf } from "../../support/containerd-state.ts";
 
 const cleanup = new AsyncDisposableStack();
 let daemon: TestContainerd;
@@ -220,33 +216,4 @@ void test("a cancelled write ends with the caller's reason", async () => {
     controller.abort(new Fault("cancelled", "enough"));
   }, 50);
   await assert.rejects(writing, (error) => Fault.is(error, "cancelled") && error.message === "enough");
-});
-
-const BUN = join(import.meta.dirname, "../../../node_modules/@oven/bun-linux-x64/bin/bun");
-const SCRIPT = join(import.meta.dirname, "../../support/images-under-bun.ts");
-
-void test("under Bun a big archive is imported without a stall", async () => {
-  const archive = join(daemon.dir, "big.tar");
-  const layers = [{ "/big": randomBytes(48_000_000) }];
-  const image = await tinyImageArchive(archive, { name: "localhost/big:1", compression: "none", layers });
-  const argv = [BUN, SCRIPT, daemon.socket, daemon.namespace, "import", archive];
-  const { stdout } = await mustRun(argv, { timeoutMs: 60_000 });
-  const info = JSON.parse(stdout) as { name: string; digest: string; runtime: string };
-  assert.match(info.runtime, /^1\./);
-  assert.equal(info.digest, image.manifest.digest);
-  const there = await contentOf(client);
-  assert.ok(image.layers.every(({ digest }) => there.includes(digest)));
-});
-
-void test("under Bun an image is pulled over cut connections", async () => {
-  await using registry = await startRegistry();
-  await using proxy = await startFaultProxy(registry.host);
-  const image = await tinyImage({ name: "x", layers: [{ "/big": randomBytes(6_000_000) }] });
-  await registry.put(image, "team/x:1");
-  proxy.rule = ({ path, before }) =>
-    path.includes("/blobs/") && before === 0 ? { kind: "cut", after: 2_000_000 } : { kind: "pass" };
-  const argv = [BUN, SCRIPT, daemon.socket, daemon.namespace, "pull", `${proxy.host}/team/x:1`];
-  const { stdout } = await mustRun(argv, { timeoutMs: 60_000 });
-  assert.equal((JSON.parse(stdout) as { digest: string }).digest, image.manifest.digest);
-  assert.ok(proxy.requests.some(({ headers }) => headers.range !== undefined));
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { registriesFrom } from "../../../src/config/registries.ts";
 import { Fault } from "../../../src/lib/fault.ts";
 import { parseChallenges } from "../../../src/oci/registry-auth.ts";
 import { endpointsOf, type RegistryHost } from "../../../src/oci/registry-endpoints.ts";
@@ -93,6 +94,14 @@ void test("each server gets its own credentials and no other's", () => {
       ["reg.example", "a"],
     ],
   );
+});
+
+void test("the registries of a config file are taken as they are", () => {
+  const mirrors = ["https://m.example"];
+  const hosts = registriesFrom({ "reg.example": { mirrors, username: "a", password: "b" } }, "config.toml");
+  const [mirror, origin] = endpointsOf("reg.example", hosts);
+  assert.equal(mirror?.credentials, undefined);
+  assert.deepEqual(origin?.credentials, { username: "a", password: "b" });
 });
 
 void test("a mirror that is no plain URL is refused without showing what is in it", () => {
