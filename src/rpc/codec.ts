@@ -11,6 +11,7 @@ import {
   ScalarType,
   toBinary,
 } from "@bufbuild/protobuf";
+import { limitElements } from "./element-limit.ts";
 
 /**
  * Bytes from which a field is spliced into the message. Protobuf-es writes into a buffer that it doubles, clears and cuts
@@ -44,8 +45,9 @@ export function encode<M extends DescMessage>(schema: M, message: MessageInitSha
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** A message from its bytes; `bytes` fields share memory with the input. */
+/** A message from its bytes; `bytes` fields share memory with the input. @throws Error when it is malformed or absurd */
 export function decode<M extends DescMessage>(schema: M, bytes: Uint8Array): MessageShape<M> {
+  limitElements(schema, bytes);
   return fromBinary(schema, bytes);
 }
 

@@ -12,6 +12,7 @@ import { Fault } from "../lib/fault.ts";
 import type { Logger } from "../lib/log.ts";
 import { abortable, deadline, reasonOf, throwIfAborted } from "../lib/signal.ts";
 import { decode, encode, methodPath } from "./codec.ts";
+import { nudge } from "./nudge.ts";
 import { statusFromFault } from "./status.ts";
 
 /** What a handler knows about its call. */
@@ -315,6 +316,7 @@ async function* incoming(
 async function drained(stream: NodeJS.EventEmitter, signal: AbortSignal): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   stream.once("drain", resolve);
+  using _ = nudge(stream);
   try {
     await abortable(promise, signal);
   } finally {

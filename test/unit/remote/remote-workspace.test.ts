@@ -1,6 +1,6 @@
 // The workspace over gRPC, against agents that answer what a good one would not.
 import assert from "node:assert/strict";
-import { createServer, type IncomingHttpHeaders } from "node:http2";
+import { createServer, type IncomingHttpHeaders, type ServerHttp2Session } from "node:http2";
 import { test } from "node:test";
 import type { ExecEvent, Execution, Workspace } from "../../../src/core/workspace.ts";
 import {
@@ -445,6 +445,76 @@ for (const [what, handlers, ask] of NONSENSE) {
   test(`${what} is data loss that names the bot`, async () => {
     await using at = await talk(handlers);
     const fault = await faultOf(ask(at.workspace), "data_loss");
+    assert.match(fault.message, new RegExp(BOT));
+  });
+}
+
+/** An agent of raw bytes: every call is answered with this message. */
+async function rawAgent(message: Buffer): Promise<Talk> {
+  const server = createServer();
+  const sessions = new Set<ServerHttp2Session>();
+  server.on("session", (session) => sessions.add(session));
+  server.on("stream", (stream) => {
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(message.length, 1);
+    stream.respond({ ":status": 200, "content-type": "application/grpc" }, { waitForTrailers: true });
+    stream.on("wantTrailers", () => {
+      stream.sendTrailers({ "grpc-status": "0" });
+    });
+    stream.on("error", () => undefined);
+    stream.end(Buffer.concat([head, message]));
+  });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  server.listen(0, "127.0.0.1", resolve);
+  await promise;
+  const address = server.address();
+  assert.ok(typeof address === "object" && address !== null);
+  const channel = new RpcChannel({ target: `127.0.0.1:${address.port}` });
+  return {
+    workspace: workspaceOver(channel, BOT),
+    [Symbol.asyncDispose]: async () => {
+      channel[Symbol.dispose]();
+      for (const session of sessions) session.destroy();
+      const closed = Promise.withResolvers<void>();
+      server.close(() => {
+        closed.resolve();
+      });
+      await closed.promise;
+    },
+  };
+}
+
+/** Empty elements of field 1: two bytes each on the wire. */
+const MANY = Buffer.alloc(4 << 20, Buffer.from([0x0a, 0x00]));
+const BOMBS: readonly (readonly [string, Buffer, (workspace: Workspace) => Promise<unknown>])[] = [
+  ["entries of a list", MANY, async (w) => await w.list("/")],
+  // Field 100 of ListDirResponse: unreadable.
+  ["paths", Buffer.alloc(6 << 20, Buffer.from([0xa2, 0x06, 0x00])), async (w) => await w.list("/")],
+  // Field 2 of TreeChunk is the summary, its field 4 the skips.
+  [
+    "skips inside a summary",
+    Buffer.concat([
+      Buffer.from([0x12, 0x80, 0x80, 0x80, 0x02]),
+      Buffer.alloc(4 << 20, Buffer.from([0x22, 0x00])),
+    ]),
+    async (w) => await gather((await w.readTree("/")).data),
+  ],
+];
+for (const [what, message, ask] of BOMBS) {
+  test(`millions of empty ${what} in a few megabytes are refused before they become objects`, async () => {
+    await using at = await rawAgent(message);
+    const fault = await faultOf(ask(at.workspace), "data_loss");
+    assert.match(fault.message, new RegExp(`${BOT}.*elements`));
+  });
+}
+
+for (const [what, message] of [
+  ["bytes that are no message", Buffer.alloc(100, 0xff)],
+  ["a length beyond the end", Buffer.concat([Buffer.from([0x0a, 0xff, 0xff, 0x7f]), Buffer.alloc(1 << 17)])],
+] as const) {
+  test(`${what} is data loss that names the bot`, async () => {
+    await using at = await rawAgent(message);
+    const fault = await faultOf(at.workspace.list("/"), "data_loss");
     assert.match(fault.message, new RegExp(BOT));
   });
 }
