@@ -37,6 +37,7 @@ export async function readRaw(path: BytePath, range: ByteRange): Promise<AsyncIt
   signal?.addEventListener("abort", abandon, { once: true });
   return {
     [Symbol.asyncIterator]: () => {
+      throwIfAborted(signal);
       if (started) throw new Fault("failed_precondition", "these bytes have been taken already");
       started = true;
       signal?.removeEventListener("abort", abandon);

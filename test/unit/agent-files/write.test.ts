@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   chmod,
   chown,
@@ -15,6 +16,7 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { test } from "node:test";
+import { sweepTemps } from "../../../src/agent/files/sweep-temps.ts";
 import { Fault } from "../../../src/lib/fault.ts";
 import { bytesOf, faultOf, type FileRig, fileRig, raw } from "../../support/file-rig.ts";
 
@@ -294,4 +296,28 @@ test("the new content is synced before it gets the name, and the name after", as
   });
   await rig.files.writeFile("f", Buffer.from("new"));
   assert.deepEqual(seen, ["file while f is old", "directory while f is new"]);
+});
+
+test("a writer that is killed leaves the old file, and what it left is swept away", async () => {
+  await using rig = await fileRig();
+  await writeFile(rig.at("f"), "old");
+  const module = new URL("../../../src/agent/files/local-files.ts", import.meta.url).href;
+  const script = `
+    const { LocalFiles } = await import(${JSON.stringify(module)});
+    const files = new LocalFiles({ workDir: ${JSON.stringify(rig.dir)} });
+    async function* source() {
+      yield Buffer.alloc(1 << 20);
+      process.stdout.write("writing");
+      await new Promise((done) => setTimeout(done, 60_000));
+    }
+    await files.writeRaw("f", source());
+  `;
+  const writer = spawn(process.execPath, ["--input-type=module", "-e", script], { stdio: "pipe" });
+  await once(writer.stdout, "data");
+  writer.kill("SIGKILL");
+  await once(writer, "exit");
+  assert.equal((await readdir(rig.dir)).length, 2);
+  assert.equal(await sweepTemps(rig.dir, { before: Date.now() + 1000 }), 1);
+  assert.deepEqual(await readdir(rig.dir), ["f"]);
+  assert.equal(await readFile(rig.at("f"), "utf8"), "old");
 });
