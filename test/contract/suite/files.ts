@@ -158,13 +158,12 @@ export function fileTests(ground: Ground): void {
 
   test("relative paths are below the directory where commands run", async () => {
     const name = `contract-${process.pid}-${Math.random().toString(36).slice(2)}`;
-    await ground.write(`./x/../${name}`, "here");
+    await ground.write(`./none/../${name}`, "here");
     try {
       assert.equal(await ground.sh(`cat ${name}`), "here");
       assert.equal(await ground.text(name), "here");
     } finally {
       await ground.workspace.remove(name);
-      await ground.workspace.remove("x", { recursive: true });
     }
     assert.equal(await ground.sh("pwd"), await ground.sh("pwd", "."));
   });
