@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Fault } from "../../../src/lib/fault.ts";
+import { ContainerService } from "../../../src/gen/proto/mcpcontainer/container_pb.ts";
+import { RpcChannel } from "../../../src/rpc/channel.ts";
 import { opened } from "../../../src/rpc/client.ts";
 import { bytes, rpcRig, until } from "./rig.ts";
 
@@ -106,6 +108,27 @@ describe("a server stream", { timeout: 60_000 }, () => {
       await stream[Symbol.asyncDispose]();
       await until(() => done);
     }
+  });
+
+  test("nobody reads holds up no other call of its connection", async () => {
+    await using rig = await rpcRig({
+      readRaw: async function* () {
+        for (let index = 0; index < 512; index++) {
+          await Promise.resolve();
+          yield { data: bytes(64 << 10) };
+        }
+      },
+      stat: () => Promise.resolve({}),
+    });
+    using channel = new RpcChannel({ target: rig.target, window: 4 << 20 });
+    const client = channel.client(ContainerService);
+    await using stalled = client.readRaw({});
+    await stalled[Symbol.asyncIterator]().next();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    let size = 0;
+    for await (const { data } of client.readRaw({})) size += data.length;
+    assert.equal(size, 512 * (64 << 10));
+    await client.stat({});
   });
 
   test("left in the middle of its loop ends the handler", async () => {
