@@ -14,6 +14,9 @@ if pgrep -f "/(var/lib|run)/$name/" >/dev/null; then
 fi
 grep -o " /run/$name/[^ ]*" /proc/mounts | sort -r | while read -r place; do umount -l "$place"; done
 rm -rf "/run/$name" "/var/lib/$name" "/etc/$name"
+for cgroup in "/sys/fs/cgroup/$name" /sys/fs/cgroup/*/"$name"; do
+  if [ -d "$cgroup" ]; then find "$cgroup" -depth -type d -exec rmdir {} +; fi
+done
 ip link delete "${name}0" 2>/dev/null || true
 for command in iptables ip6tables; do
   for table in filter nat; do
