@@ -11,7 +11,7 @@ import { Fault } from "../../lib/fault.ts";
 import { type AgentFile, agentExecutable, agentFiles } from "../agent-files.ts";
 import { buildahEngine } from "./buildah.ts";
 import { layContext } from "./context.ts";
-import { dockerEngine, dockerRuns } from "./docker.ts";
+import { dockerEngine, dockerLacks } from "./docker.ts";
 import type { Engine, ImageTarget } from "./engine.ts";
 import { type LocalBase, localBase } from "./local-base.ts";
 import { nodeFiles } from "./node-files.ts";
@@ -83,6 +83,7 @@ export async function buildBotImage(options: BuildBotImage): Promise<BuiltImage>
   await mkdir(dirname(output), { recursive: true });
 
   const agent = await agentFiles(options.executable ?? (await agentExecutable()), options);
+  await requireProgram("skopeo", tools);
   const engine = await chooseEngine(options.engine, workDir, tools);
   const base =
     options.base === "local"
@@ -115,12 +116,14 @@ async function chooseEngine(
   workDir: string,
   tools: BuildTools,
 ): Promise<Engine> {
-  const docker = wanted === "buildah" ? false : await dockerRuns(tools);
-  if (docker) return dockerEngine(tools);
-  if (wanted === "docker") {
-    throw new Fault("failed_precondition", "Cannot build the image with docker: no docker engine answers", {
-      hint: "Start the docker service, or leave --engine away to use buildah",
-    });
+  if (wanted !== "buildah") {
+    const lacks = await dockerLacks(tools);
+    if (lacks === undefined) return dockerEngine(tools);
+    if (wanted === "docker") {
+      throw new Fault("failed_precondition", `Cannot build the image with docker: ${lacks}`, {
+        hint: "Mend that, or leave --engine away to use buildah",
+      });
+    }
   }
   await requireProgram("buildah", tools);
   return buildahEngine(join(workDir, "store"), tools);

@@ -8,26 +8,32 @@ import type { BuildTools } from "./tools.ts";
 
 const MINUTES = 60_000;
 
-/** Whether a docker engine answers; the client alone builds nothing. */
-export async function dockerRuns(tools: BuildTools): Promise<boolean> {
+/** What keeps docker from building here; undefined when it can. */
+export async function dockerLacks(tools: BuildTools): Promise<string | undefined> {
+  const ask = async (...args: string[]) =>
+    await runCommand(["docker", ...args], { ...withBuildKit(tools), timeoutMs: 10_000 });
   try {
-    const asked = await runCommand(["docker", "version", "--format", "{{.Server.Version}}"], {
-      ...tools.command,
-      timeoutMs: 10_000,
-    });
-    return asked.code === 0;
+    const engine = await ask("version", "--format", "{{.Server.Version}}");
+    if (engine.code !== 0) return "no docker engine answers";
+    // Newer clients build with a plug-in that may not be installed; the old builder knows no secrets.
+    const help = await ask("build", "--help");
+    return help.stdout.includes("--secret") ? undefined : "docker has no buildx plug-in";
   } catch (error) {
-    if (Fault.is(error, "not_found", "deadline_exceeded")) return false;
+    if (Fault.is(error, "not_found")) return "docker is not installed";
+    if (Fault.is(error, "deadline_exceeded")) return "no docker engine answers";
     throw error;
   }
+}
+
+/** Secrets of a build need BuildKit, which older clients leave off. */
+function withBuildKit(tools: BuildTools) {
+  return { ...tools.command, env: { ...tools.command.env, DOCKER_BUILDKIT: "1" } };
 }
 
 export function dockerEngine(tools: BuildTools): Engine {
   const run = async (...args: string[]) =>
     await mustRun(["docker", ...args], {
-      ...tools.command,
-      // Secrets of a build need BuildKit, which older clients leave off.
-      env: { ...tools.command.env, DOCKER_BUILDKIT: "1" },
+      ...withBuildKit(tools),
       timeoutMs: 20 * MINUTES,
       group: true,
     });

@@ -2,16 +2,12 @@
 import { rename, rm } from "node:fs/promises";
 import { mustRun } from "../../lib/command.ts";
 import type { EngineJob } from "./engine.ts";
-import { type BuildTools, requireProgram } from "./tools.ts";
+import type { BuildTools } from "./tools.ts";
 
-/**
- * Copies an image from where skopeo finds it (`containers-storage:…`, `docker-archive:…`) into `job.output`.
- * @throws Fault failed_precondition without skopeo
- */
+/** Copies an image from where skopeo finds it (`containers-storage:…`, `docker-archive:…`) into `job.output`. */
 export async function packOciArchive(source: string, job: EngineJob, tools: BuildTools): Promise<void> {
   tools.progress("packing the image");
   const part = `${job.output}.part`;
-  await requireProgram("skopeo", tools);
   try {
     await mustRun(
       [

@@ -145,8 +145,7 @@ test("a build leaves no mounts and no scratch folders", () => {
 
 /** A PATH with these programs only. */
 function pathWith(...programs: string[]): string {
-  const place = join(folder, `bin-${programs.join("-")}`);
-  mkdirSync(place, { recursive: true });
+  const place = mkdtempSync(join(folder, "bin-"));
   for (const name of programs) {
     writeFileSync(join(place, name), `#!/bin/sh\nexec /usr/bin/${name} "$@"\n`, { mode: 0o755 });
   }
@@ -156,7 +155,7 @@ function pathWith(...programs: string[]): string {
 test("a machine without buildah and docker is told which package to install", async () => {
   const output = join(folder, "never.tar");
   await assert.rejects(
-    buildBotImage({ ...options, output, engine: undefined, env: { PATH: pathWith() } }),
+    buildBotImage({ ...options, output, engine: undefined, env: { PATH: pathWith("skopeo") } }),
     (error) =>
       Fault.is(error, "failed_precondition") &&
       error.message === "Cannot build the image: buildah is not installed" &&
@@ -165,11 +164,21 @@ test("a machine without buildah and docker is told which package to install", as
   assert.ok(!existsSync(output));
 });
 
-test("docker is refused by name when no engine answers", async () => {
-  await assert.rejects(
-    buildBotImage({ ...options, engine: "docker", env: { PATH: pathWith() } }),
-    (error) => Fault.is(error, "failed_precondition") && error.message.includes("no docker engine answers"),
-  );
+test("docker is refused with what it lacks: the program, an engine, or the plug-in that builds", async () => {
+  const docker = pathWith("skopeo");
+  const says = async (script: string | undefined, why: string) => {
+    if (script !== undefined)
+      writeFileSync(join(docker, "docker"), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    await assert.rejects(
+      buildBotImage({ ...options, engine: "docker", env: { PATH: docker } }),
+      (error) =>
+        Fault.is(error, "failed_precondition") &&
+        error.message === `Cannot build the image with docker: ${why}`,
+    );
+  };
+  await says(undefined, "docker is not installed");
+  await says("exit 1", "no docker engine answers");
+  await says('test "$1" = version || echo "--target"', "docker has no buildx plug-in");
 });
 
 test("a base that cannot be pulled says so and names the way without a registry", {
