@@ -51,6 +51,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions = {}
   await using stack = new AsyncDisposableStack();
   const { log, ring } = options.agentLog ?? createAgentLog(config.log);
   const startedAt = performance.now();
+  const startedAtMs = Date.now();
   const identity = await readIdentity(config.identityDir);
   const files = new LocalFiles({ workDir: config.workDir });
   await prepareWorkDir(config, files, log);
@@ -93,6 +94,7 @@ export async function startAgent(config: AgentConfig, options: AgentOptions = {}
     stack.use(await watchTls(tlsDir, { log, intervalMs, onRenewed }));
   }
   log.info({ target, botId: hello.botId, version: hello.version, runtime: hello.runtime }, "agent ready");
+  stack.use(sweepBeside(config.workDir, startedAtMs, log));
 
   const owned = stack.move();
   return {
@@ -136,10 +138,27 @@ async function prepareWorkDir(
   try {
     // Not mkdir with `recursive`: Node spins for ever where a directory cannot be made, as in /proc.
     await makeDirs(bytePath(workDir));
-    const removed = await sweepTemps(workDir);
-    if (removed > 0) log.info({ removed }, "temporary files of an earlier run removed");
     await seedTemplates({ templates: templateDir, workDir, files, log });
   } catch (error) {
     log.warn({ err: faultFromErrno(error, `Cannot prepare ${workDir}`) }, "work directory is not ready");
   }
+}
+
+/** Removes what a crash left while the agent already answers: a large tree must not delay a start. */
+function sweepBeside(workDir: string, before: number, log: Logger): AsyncDisposable {
+  const stop = new AbortController();
+  const sweeping = sweepTemps(workDir, { before, signal: stop.signal }).then(
+    (removed) => {
+      if (removed > 0) log.info({ removed }, "temporary files of an earlier run removed");
+    },
+    (error: unknown) => {
+      if (!stop.signal.aborted) log.warn({ err: error }, "temporary files of an earlier run stay");
+    },
+  );
+  return {
+    [Symbol.asyncDispose]: async () => {
+      stop.abort();
+      await sweeping;
+    },
+  };
 }

@@ -69,12 +69,8 @@ describe("the Exec rpc", { timeout: 60_000 }, () => {
     const { out } = await exec(agent, { argv: ["env"] });
     assert.match(out, /^IMAGE=yes$/m);
     assert.deepEqual(
-      out
-        .trimEnd()
-        .split("\n")
-        .map((line) => line.split("=")[0])
-        .sort(),
-      ["HOME", "IMAGE", "PATH"],
+      new Set(out.trimEnd().replaceAll(/=.*/g, "").split("\n")),
+      new Set(["HOME", "IMAGE", "PATH"]),
     );
   });
 
