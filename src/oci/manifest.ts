@@ -2,14 +2,7 @@
 import * as z from "zod";
 import { Fault } from "../lib/fault.ts";
 import { digestSchema, orEmpty, parseDocument } from "./document.ts";
-import {
-  DOCKER_LIST,
-  DOCKER_MANIFEST,
-  isIndexType,
-  isManifestType,
-  OCI_INDEX,
-  OCI_MANIFEST,
-} from "./media-types.ts";
+import { isIndexType, isManifestType, OCI_INDEX, OCI_MANIFEST } from "./media-types.ts";
 import type { Platform } from "./platform.ts";
 
 /** A blob: what it is, its digest, its bytes. */
@@ -84,11 +77,4 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest | Index
   if (config === undefined) throw wrong("it has neither a config nor manifests");
   if (mediaType !== undefined && !isManifestType(mediaType)) throw wrong(`its type is ${mediaType}`);
   return { kind: "manifest", mediaType: mediaType ?? OCI_MANIFEST, config, layers: layers ?? [] };
-}
-
-/** Whether a descriptor says it names an index; undefined when its type says nothing about it. */
-export function namesIndex(mediaType: string): boolean | undefined {
-  if (mediaType === OCI_INDEX || mediaType === DOCKER_LIST) return true;
-  if (mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST) return false;
-  return undefined;
 }

@@ -152,6 +152,7 @@ export class Repository {
       throw new Fault(
         "failed_precondition",
         `Cannot ${doing}: ${server.endpoint.name} answers with another range`,
+        { hint: "Check that it is an image registry" },
       );
     }
     // A server that knows no ranges begins at the beginning.

@@ -13,7 +13,7 @@ export interface TinyImageOptions {
   readonly name: string;
   /** What writes such archives: skopeo and buildah (`oci`), or `docker save` (`docker`). */
   readonly format?: "oci" | "docker";
-  readonly compression?: "none" | "gzip" | "zstd";
+  readonly compression?: Compression;
   /** False leaves /bin/sh out. */
   readonly shell?: boolean;
   /** Of the host when absent. What is inside is the host's anyway. */
@@ -72,20 +72,17 @@ export async function tinyImageArchive(path: string, options: TinyImageOptions):
 /** An image in memory. */
 export async function tinyImage(options: TinyImageOptions): Promise<TinyImage> {
   const platform = options.platform ?? { os: "linux", architecture: hostArchitecture() };
-  const tars = [await baseLayer(options.shell ?? true)];
-  for (const files of options.layers ?? []) tars.push(await fileLayer(files));
+  const compression = options.compression ?? "gzip";
+  const packed = [await baseLayer(options.shell ?? true, compression)];
+  for (const files of options.layers ?? []) packed.push(await packLayer(await fileLayer(files), compression));
   const blobs = new Map<string, Buffer>();
   const add = (mediaType: string, blob: Buffer): TinyDescriptor => {
     const digest = sha256(blob);
     blobs.set(digest, blob);
     return { mediaType, digest, size: blob.length };
   };
-  const layers: TinyDescriptor[] = [];
-  for (const tar of tars) {
-    const [mediaType, blob] = await compress(tar, options.compression ?? "gzip");
-    layers.push(add(mediaType, blob));
-  }
-  const diffIds = tars.map(sha256);
+  const layers = packed.map(({ mediaType, blob }) => add(mediaType, blob));
+  const diffIds = packed.map(({ diffId }) => diffId);
   const config = add(
     CONFIG,
     json({
@@ -98,7 +95,7 @@ export async function tinyImage(options: TinyImageOptions): Promise<TinyImage> {
         ...(options.user === undefined ? {} : { User: options.user }),
       },
       rootfs: { type: "layers", diff_ids: diffIds },
-      history: tars.map(() => ({ created: WHEN.toISOString() })),
+      history: packed.map(() => ({ created: WHEN.toISOString() })),
     }),
   );
   const manifest = add(MANIFEST, json({ schemaVersion: 2, mediaType: MANIFEST, config, layers }));
@@ -176,7 +173,25 @@ export function hostArchitecture(): string {
   return arch() === "x64" ? "amd64" : arch();
 }
 
-async function baseLayer(shell: boolean): Promise<Buffer> {
+type Compression = "none" | "gzip" | "zstd";
+
+interface PackedLayer {
+  readonly mediaType: string;
+  readonly blob: Buffer;
+  readonly diffId: string;
+}
+
+/** Base layers by kind: they are always the same, and compressing one takes longer than the rest. */
+const bases = new Map<string, Promise<PackedLayer>>();
+
+async function baseLayer(shell: boolean, compression: Compression): Promise<PackedLayer> {
+  const key = `${shell} ${compression}`;
+  const base = bases.get(key) ?? busyboxLayer(shell).then(async (tar) => await packLayer(tar, compression));
+  bases.set(key, base);
+  return await base;
+}
+
+async function busyboxLayer(shell: boolean): Promise<Buffer> {
   const { binary, applets } = await busybox();
   const tar = pack();
   const directory = (name: string, mode = 0o755) => {
@@ -242,14 +257,15 @@ async function busybox(): Promise<{ binary: Buffer; applets: string[] }> {
   return { binary: await readFile(path), applets: stdout.trim().split("\n") };
 }
 
-async function compress(tar: Buffer, compression: "none" | "gzip" | "zstd"): Promise<[string, Buffer]> {
+async function packLayer(tar: Buffer, compression: Compression): Promise<PackedLayer> {
+  const diffId = sha256(tar);
   switch (compression) {
     case "none":
-      return [LAYER, tar];
+      return { mediaType: LAYER, blob: tar, diffId };
     case "gzip":
-      return [`${LAYER}+gzip`, await promisify(gzip)(tar, { level: 1 })];
+      return { mediaType: `${LAYER}+gzip`, blob: await promisify(gzip)(tar, { level: 1 }), diffId };
     case "zstd":
-      return [`${LAYER}+zstd`, await promisify(zstdCompress)(tar)];
+      return { mediaType: `${LAYER}+zstd`, blob: await promisify(zstdCompress)(tar), diffId };
   }
 }
 

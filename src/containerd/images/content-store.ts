@@ -35,10 +35,18 @@ export class ContentStore {
     const { digest } = descriptor;
     const chunks: Uint8Array[] = [];
     let size = 0;
-    for await (const { data } of this.#content.read({ digest }, { signal, timeoutMs: READ_MS })) {
-      chunks.push(data);
-      size += data.length;
-      if (size > MAX_DOCUMENT) throw damaged(digest);
+    try {
+      for await (const { data } of this.#content.read({ digest }, { signal, timeoutMs: READ_MS })) {
+        chunks.push(data);
+        size += data.length;
+        if (size > MAX_DOCUMENT) throw damaged(digest);
+      }
+    } catch (error) {
+      if (!Fault.is(error, "not_found")) throw error;
+      throw new Fault("not_found", `Cannot use ${digest}: containerd does not have it`, {
+        cause: error,
+        hint: "Pull or import the image again",
+      });
     }
     const bytes = Buffer.concat(chunks, size);
     if (digestOf(bytes) !== digest) throw damaged(digest);

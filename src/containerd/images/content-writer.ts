@@ -161,7 +161,9 @@ export class ContentWriter implements BlobSink, AsyncDisposable {
   /** Sends what is pending while there is at least so much of it. */
   async #flush(atLeast: number): Promise<void> {
     if (this.#pendingSize < atLeast) return;
-    const bytes = Buffer.concat(this.#pending, this.#pendingSize);
+    const [first, ...more] = this.#pending;
+    // The usual case, one big chunk, is not copied.
+    const bytes = first !== undefined && more.length === 0 ? first : Buffer.concat(this.#pending);
     this.#forgetPending();
     const start = this.#written;
     let stalls = 0;

@@ -27,6 +27,8 @@ export interface ContainerdImagesOptions {
 }
 
 const MAX_CACHED = 64;
+/** Of a run of containerd's collector, which removes files one by one. */
+const COLLECT_MS = 120_000;
 const MAX_CACHED_BYTES = 256 << 10;
 
 /** Images of a containerd namespace. References are normalized here; a missing tag means `latest`. */
@@ -113,7 +115,7 @@ export class ContainerdImages implements ImageStore {
     const image = await this.#find(ref, wait);
     if (image === undefined) return false;
     try {
-      await this.#client.images.delete({ name: image.name, sync: true }, wait);
+      await this.#client.images.delete({ name: image.name, sync: true }, { ...wait, timeoutMs: COLLECT_MS });
       return true;
     } catch (error) {
       if (Fault.is(error, "not_found")) return false;
@@ -186,7 +188,7 @@ export class ContainerdImages implements ImageStore {
 
   async #collect(lease: Lease): Promise<void> {
     try {
-      await this.#client.leases.delete({ id: lease.id, sync: true });
+      await this.#client.leases.delete({ id: lease.id, sync: true }, { timeoutMs: COLLECT_MS });
     } catch (error) {
       // A daemon that cannot be reached collects it when the lease expires; the failure that led here matters more.
       if (!Fault.is(error, "not_found", "unavailable", "deadline_exceeded")) throw error;

@@ -5,6 +5,7 @@ import type { Mount } from "../../gen/proto/containerd/types_pb.ts";
 import { Kind } from "../../gen/proto/containerd/snapshots_pb.ts";
 import { Fault } from "../../lib/fault.ts";
 import type { SerialQueue } from "../../lib/serial-queue.ts";
+import { sleep } from "../../lib/signal.ts";
 import { chainIds } from "../../oci/chain-id.ts";
 import type { Descriptor } from "../../oci/manifest.ts";
 import { appliedLayerType } from "../../oci/media-types.ts";
@@ -20,6 +21,7 @@ export interface UnpackOptions {
 
 const APPLY_MS = 15 * 60_000;
 const RESTARTS = 3;
+const REMOVE_ATTEMPTS = 5;
 
 /** Whether the snapshot of all layers is there. */
 export async function isUnpacked(
@@ -59,7 +61,7 @@ export async function unpackLayers(
         total: chain.length,
       });
       whole = await options.queue.run(
-        chain[depth] ?? "",
+        `unpack ${chain[depth] ?? ""}`,
         async () => await applyLayer(services, layers[depth], diffIds[depth], chain, depth, options),
         options.signal,
       );
@@ -130,12 +132,17 @@ async function applyLayer(
   }
 }
 
+/** Removes a half-made snapshot. What cannot be removed now is collected with the lease, so this never fails. */
 async function removeSnapshot(services: ContainerdServices, snapshotter: string, key: string): Promise<void> {
-  try {
-    await services.snapshots.remove({ snapshotter, key });
-  } catch (error) {
-    // A daemon that cannot be reached lets go of it with the lease.
-    if (!Fault.is(error, "not_found", "unavailable", "deadline_exceeded")) throw error;
+  for (let attempt = 1; attempt <= REMOVE_ATTEMPTS; attempt++) {
+    try {
+      await services.snapshots.remove({ snapshotter, key });
+      return;
+    } catch (error) {
+      if (Fault.is(error, "not_found", "unavailable", "deadline_exceeded")) return;
+    }
+    // An apply that was cancelled still has it mounted.
+    await sleep(20 * attempt);
   }
 }
 

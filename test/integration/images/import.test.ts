@@ -487,6 +487,28 @@ void test("a cancelled import leaves nothing behind", async () => {
   assert.deepEqual(await contentOf(at.client), []);
 });
 
+void test("an import cancelled while it unpacks leaves no snapshot", async () => {
+  const path = archivePath();
+  const layers = [{ "/big": Buffer.alloc(64 << 20, "x") }];
+  await tinyImageArchive(path, { name: "localhost/tiny:1", layers });
+  await using at = place();
+  const controller = new AbortController();
+  const importing = at.images.import(path, {
+    signal: controller.signal,
+    onProgress: ({ phase, done }) => {
+      if (phase === "unpack" && done === 1)
+        setTimeout(() => {
+          controller.abort(new Fault("cancelled", "enough"));
+        }, 20);
+    },
+  });
+  await assert.rejects(importing, (error) => Fault.is(error, "cancelled") && error.message === "enough");
+  assert.deepEqual(await at.images.list(), []);
+  assert.deepEqual(await leasesOf(at.client), []);
+  assert.deepEqual(await snapshotsOf(at.client), []);
+  assert.deepEqual(await contentOf(at.client), []);
+});
+
 void test("removing an image takes its content and snapshots with it, and says whether it was there", async () => {
   await using at = place();
   const path = archivePath();
@@ -523,6 +545,14 @@ void test("an image whose snapshots are gone is unpacked again, one whose layers
     (error) => Fault.is(error, "not_found") && error.hint === "Pull or import the image again",
   );
   assert.ok((await snapshotsOf(at.client)).every((key) => key.startsWith("sha256:")));
+  await at.client.content.delete({ digest: image.config.digest });
+  const other = new ContainerdImages(at.client, { registry: { hosts: [] } });
+  await assert.rejects(
+    other.config("localhost/tiny:1"),
+    (error) => Fault.is(error, "not_found") && error.hint === "Pull or import the image again",
+  );
+  const [listed] = await other.list();
+  assert.deepEqual([listed?.name, listed?.size, listed?.platform], ["localhost/tiny:1", 0, ""]);
 });
 
 void test("another image of the same short name is not taken for the one asked for", async () => {
