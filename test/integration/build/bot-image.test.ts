@@ -122,7 +122,9 @@ test("an image is an OCI archive with zstd layers that starts an agent by itself
   );
 });
 
-test("an unchanged image is not built again, a new executable is", { timeout: 200_000 }, async () => {
+test("an unchanged image is not built again, an archive that somebody replaced is", {
+  timeout: 200_000,
+}, async () => {
   const first = await buildBotImage(options);
   const { mtimeMs } = await stat(first.archive);
   const again = await buildBotImage(options);
