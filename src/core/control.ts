@@ -16,6 +16,9 @@ export interface Check {
   readonly hint?: string | undefined;
 }
 
+/** The detail of a check whose first attempt is not over. */
+export const NOT_STARTED = "not started yet";
+
 export interface Readiness {
   readonly ready: boolean;
   readonly checks: readonly Check[];

@@ -1,5 +1,5 @@
 // Parts a host stands on (database, containerd, network…): each is made right, checked again and again, and healed.
-import type { Check } from "../core/control.ts";
+import { type Check, NOT_STARTED } from "../core/control.ts";
 import { Fault } from "../lib/fault.ts";
 import type { Logger } from "../lib/log.ts";
 import { deadline, sleep } from "../lib/signal.ts";
@@ -37,7 +37,7 @@ export class Parts {
     this.#log = log;
     this.#states = parts.map((part) => ({
       part,
-      check: { name: part.name, ok: false, detail: "not started yet" },
+      check: { name: part.name, ok: false, detail: NOT_STARTED },
       fault: undefined,
       first: Promise.withResolvers<void>(),
     }));

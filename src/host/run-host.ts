@@ -1,10 +1,9 @@
 // memoh host in the foreground: checks the machine, takes the lock, runs until told to stop.
-import { rm } from "node:fs/promises";
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import type { HostConfig } from "../config/host-config.ts";
+import { buildInfo } from "../lib/build-info.ts";
 import { identify, writePidFile } from "../lib/daemon.ts";
 import { createLogger } from "../lib/log.ts";
-import { buildInfo } from "../lib/build-info.ts";
 import { composeHost } from "./compose.ts";
 import { holdHostLock } from "./host-lock.ts";
 import { requireMachine } from "./machine-check.ts";

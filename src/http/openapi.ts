@@ -1,5 +1,5 @@
 // OpenAPI: every route is declared once, with its schemas, and served as /api/openapi.json.
-import { OpenAPIHono, createRoute, z } from "@hono/zod-openapi";
+import { createRoute, OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Env, RequestContext } from "./context.ts";
 
 type Verb = "get" | "post" | "put" | "delete";

@@ -4,16 +4,16 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { ContainerService } from "../../src/gen/proto/mcpcontainer/container_pb.ts";
 import { Pki } from "../../src/host/pki.ts";
+import { mustRun, runCommand } from "../../src/lib/command.ts";
 import { readPidFile } from "../../src/lib/daemon.ts";
 import { Fault } from "../../src/lib/fault.ts";
 import { silentLogger } from "../../src/lib/log.ts";
-import { ContainerService } from "../../src/gen/proto/mcpcontainer/container_pb.ts";
 import { type ClientTls, RpcChannel } from "../../src/rpc/channel.ts";
 import { executable, startHost, type TestHost } from "../support/host.ts";
 import { freePort, REGISTRY_PASSWORD, REGISTRY_USER, startRegistry } from "../support/registry.ts";
 import { tinyImageArchive } from "../support/tiny-image.ts";
-import { mustRun, runCommand } from "../../src/lib/command.ts";
 
 interface Bot {
   readonly id: string;

@@ -1,9 +1,9 @@
 // memoh cp: files and trees, into a bot and out of it.
 import { lstat, realpath } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import type { ApiClient } from "../../http/client.ts";
 import { errnoOf, faultFromErrno } from "../../lib/errno.ts";
 import { Fault } from "../../lib/fault.ts";
-import type { ApiClient } from "../../http/client.ts";
 import type { FileJson } from "../api-types.ts";
 import { formatBytes, type Io } from "../io.ts";
 import { type Progress, withProgress } from "../progress.ts";

@@ -1,7 +1,7 @@
 // memoh doctor: names each missing part and what to do; works with and without a running host.
 import { loadHostConfig } from "../../config/host-config.ts";
-import { Fault } from "../../lib/fault.ts";
 import { ApiClient } from "../../http/client.ts";
+import { Fault } from "../../lib/fault.ts";
 import type { CheckJson } from "../api-types.ts";
 import { printJson, printTable } from "../io.ts";
 import { jsonOption, verb } from "../verb.ts";

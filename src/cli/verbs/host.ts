@@ -5,10 +5,11 @@ import { join } from "node:path";
 import type { Argv } from "yargs";
 import { type HostConfig, loadHostConfig } from "../../config/host-config.ts";
 import { envNameOf, flagNameOf, KEYS, type KeyInfo } from "../../config/keys.ts";
+import { NOT_STARTED } from "../../core/control.ts";
+import { ApiClient } from "../../http/client.ts";
 import { isRunning, readPidFile } from "../../lib/daemon.ts";
 import { CODES, Fault } from "../../lib/fault.ts";
 import { sleep } from "../../lib/signal.ts";
-import { ApiClient } from "../../http/client.ts";
 import type { CheckJson } from "../api-types.ts";
 import type { Io } from "../io.ts";
 import { withProgress } from "../progress.ts";
@@ -21,7 +22,8 @@ interface HostArgs {
 }
 
 /** A first start makes the database; later ones take a second. */
-const READY_MS = 30_000;
+const READY_MS = 120_000;
+const STUCK_MS = 5_000;
 
 export const host = verb<HostArgs>({
   command: "host",
@@ -125,8 +127,9 @@ function scriptArgs(): string[] {
 async function awaitReady(config: HostConfig, io: Io): Promise<{ readonly waitsFor: readonly CheckJson[] }> {
   const api = new ApiClient(config.socketPath);
   const until = Date.now() + READY_MS;
+  let triedSince: number | undefined;
   for (;;) {
-    let waitsFor: readonly CheckJson[] = [{ name: "host", ok: false, detail: "it does not answer yet" }];
+    let waitsFor: readonly CheckJson[] = [{ name: "host", ok: false, detail: NOT_STARTED }];
     try {
       const answer = (await api.json({ path: "/ready", signal: io.signal, takes503: true })) as {
         checks: CheckJson[];
@@ -135,7 +138,11 @@ async function awaitReady(config: HostConfig, io: Io): Promise<{ readonly waitsF
     } catch (error) {
       if (!Fault.is(error, "unavailable")) throw error;
     }
-    if (waitsFor.length === 0 || Date.now() > until) return { waitsFor };
+    // A part that was tried and is down is reported after a few attempts; one that is being made is waited for.
+    if (waitsFor.some(({ detail }) => detail !== NOT_STARTED)) triedSince ??= Date.now();
+    else triedSince = undefined;
+    const stuck = triedSince !== undefined && Date.now() - triedSince > STUCK_MS;
+    if (waitsFor.length === 0 || stuck || Date.now() > until) return { waitsFor };
     await sleep(50, io.signal);
   }
 }

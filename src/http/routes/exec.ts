@@ -1,10 +1,10 @@
 // One-shot commands: run, wait, answer with what came out.
 import { z } from "zod";
 import type { ExitStatus, Workspace } from "../../core/workspace.ts";
+import { Fault } from "../../lib/fault.ts";
 import { bodyOf, type HttpParts, signalOf, workspaceOf } from "../context.ts";
 import { EXEC, type ExecRequest, specOf } from "../exec-request.ts";
 import type { RouteSpec } from "../openapi.ts";
-import { Fault } from "../../lib/fault.ts";
 
 const DEFAULT_OUTPUT = 1 << 20;
 

@@ -1,7 +1,7 @@
 // The file manager's routes, in the original's shapes: paths are absolute from `/`, downloads and uploads stream.
 import { posix } from "node:path";
-import { z } from "zod";
 import mime from "mime";
+import { z } from "zod";
 import type { TreeConflict, WorkspacePath } from "../../core/workspace.ts";
 import { Fault } from "../../lib/fault.ts";
 import { bodyOf, bytesOf, type HttpParts, type RequestContext, signalOf, workspaceOf } from "../context.ts";
