@@ -8,8 +8,9 @@ import type {
 } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
 import { Fault } from "../lib/fault.ts";
-import { abortable, reasonOf, throwIfAborted, withDeadline } from "../lib/signal.ts";
+import { reasonOf, throwIfAborted } from "../lib/signal.ts";
 import { decode, encode, methodPath } from "./codec.ts";
+import { breakOff, brokenBytes, send, streamLimit, writeMessage } from "./request-stream.ts";
 import { faultFromStatus } from "./status.ts";
 
 /** Options of one call. */
@@ -89,7 +90,7 @@ type Merge = (options: CallOptions | undefined) => CallOptions;
 
 function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge: Merge): unknown {
   const serialize = (message: unknown) =>
-    message === BREAK ? BREAK_BYTES : encode(method.input, message as MessageInitShape<DescMessage>);
+    brokenBytes(message) ?? encode(method.input, message as MessageInitShape<DescMessage>);
   const deserialize = (bytes: Buffer) => decode(method.output, bytes) as unknown;
   switch (method.methodKind) {
     case "unary":
@@ -194,49 +195,6 @@ function makeCall(channel: grpc.Client, method: DescMethod, path: string, merge:
   }
 }
 
-/** In place of a message: bytes that are no message of any type. */
-const BREAK = Symbol("break");
-/** Field number 0 of wire type 7; there is neither. */
-const BREAK_BYTES = Buffer.from([0x07]);
-/** Until a call whose messages wait for the peer is cut without the bytes. */
-const BREAK_MS = 100;
-
-/**
- * Cancels a call that may still send. grpc-js half-closes an idle stream before it resets it, so a server can take a
- * cancelled upload for a finished one; after bytes that are no message it cannot. A stream that is not idle has its
- * reset go out alone.
- */
-function breakOff(
-  call: grpc.ClientWritableStream<unknown> | grpc.ClientDuplexStream<unknown, unknown>,
-): void {
-  const cut = () => {
-    clearTimeout(timer);
-    call.cancel();
-  };
-  const timer = setTimeout(cut, BREAK_MS);
-  if (call.writableEnded) cut();
-  else call.write(BREAK, cut);
-}
-
-interface StreamLimit extends Disposable {
-  readonly signal: AbortSignal | undefined;
-  readonly callOptions: grpc.CallOptions;
-}
-
-/** The deadline of a call that sends a stream is kept here, by breaking off; gRPC's own comes a second later. */
-function streamLimit(options: CallOptions, name: string): StreamLimit {
-  const { timeoutMs, signal } = options;
-  if (timeoutMs === undefined) return { signal, callOptions: {}, [Symbol.dispose]: () => undefined };
-  const limit = withDeadline(signal, timeoutMs, name);
-  return {
-    signal: limit.signal,
-    callOptions: { deadline: Date.now() + timeoutMs + 1_000 },
-    [Symbol.dispose]: () => {
-      limit[Symbol.dispose]();
-    },
-  };
-}
-
 async function settle(
   cancel: () => void,
   promise: Promise<unknown>,
@@ -250,34 +208,6 @@ async function settle(
     throw faultFromStatus(error, signal);
   } finally {
     signal?.removeEventListener("abort", cancel);
-  }
-}
-
-async function send(
-  call: grpc.ClientWritableStream<unknown>,
-  requests: AsyncIterable<unknown> | Iterable<unknown>,
-  over: AbortSignal,
-): Promise<void> {
-  for await (const message of requests) {
-    if (over.aborted) return;
-    await writeMessage(call, message, over);
-  }
-  call.end();
-}
-
-interface Writable extends NodeJS.EventEmitter {
-  write(message: unknown): boolean;
-}
-
-async function writeMessage(call: Writable, message: unknown, over: AbortSignal): Promise<void> {
-  throwIfAborted(over);
-  if (call.write(message)) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  call.once("drain", resolve);
-  try {
-    await abortable(promise, over);
-  } finally {
-    call.off("drain", resolve);
   }
 }
 
