@@ -1,8 +1,9 @@
 // The addresses of bots: one writer, and whoever holds a connection to an old one hears of it first.
+
+import { isIP } from "node:net";
 import type { Wait } from "../core/workspace.ts";
 import { Fault } from "../lib/fault.ts";
 import { SerialQueue } from "../lib/serial-queue.ts";
-import { isIP } from "node:net";
 
 /** Where a bot is reached, and which start of it. */
 export interface Address {

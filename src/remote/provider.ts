@@ -1,7 +1,7 @@
 // Workspaces given by hand: for tests, and for programs that have their connections already.
 import type { Workspace, WorkspaceProvider } from "../core/workspace.ts";
-import { Fault } from "../lib/fault.ts";
 import { ContainerService } from "../gen/proto/mcpcontainer/container_pb.ts";
+import { Fault } from "../lib/fault.ts";
 import type { RpcChannel } from "../rpc/channel.ts";
 import { RemoteWorkspace } from "./remote-workspace.ts";
 import { leaseOf } from "./route.ts";

@@ -23,7 +23,7 @@ import { checkEntry, checkHealth, checkHello, checkListing, checkPage, count } f
 import { ByteStream } from "./byte-stream.ts";
 import { RemoteExecution } from "./execution.ts";
 import type { AgentClient, Lease, Route } from "./route.ts";
-import { treeUpload, treeReader, treeWritten } from "./tree.ts";
+import { treeReader, treeUpload, treeWritten } from "./tree.ts";
 import { upload } from "./upload.ts";
 import { CHUNK, execInput, int32, int64, recut, wirePath } from "./wire.ts";
 

@@ -1,6 +1,7 @@
 // A client stream that is fed from a source on this side: whose fault a failure is, and how long the agent may wait.
 import type { Wait } from "../core/workspace.ts";
 import { Fault } from "../lib/fault.ts";
+import { sleep } from "../lib/signal.ts";
 import type { CallOptions } from "../rpc/client.ts";
 import { agentFault } from "./agent-fault.ts";
 import type { AgentClient, Route } from "./route.ts";
@@ -8,6 +9,9 @@ import { Watchdog } from "./watchdog.ts";
 
 /** Longest wait for the agent to take the next message, or to answer after the last: syncing to disk can be slow. */
 const STALL_MS = 300_000;
+
+/** How long the agent has to end a call that it was told to abort, before the call is cut. */
+const ABORT_MS = 1_000;
 
 /** What is sent, in this order. */
 export interface Upload<M> {
@@ -31,6 +35,7 @@ export async function upload<M, A>(
 ): Promise<A> {
   using lease = await route.lease(wait);
   using watchdog = new Watchdog(lease, route.botId, STALL_MS);
+  const over = Promise.withResolvers<void>();
   let failed: { readonly error: unknown } | undefined;
   async function* messages(): AsyncGenerator<M, void> {
     watchdog.begin();
@@ -46,14 +51,23 @@ export async function upload<M, A>(
       if (content.last !== undefined) yield content.last;
     } catch (error) {
       failed = { error };
-      if (content.abort !== undefined) yield content.abort;
+      if (content.abort !== undefined) {
+        yield content.abort;
+        // Cutting the stream at once would overtake the message.
+        await Promise.race([over.promise, sleep(ABORT_MS, lease.signal, true)]);
+      }
       throw error;
     }
   }
+  let answer: A;
   try {
-    return await call(lease.client, messages(), { signal: lease.signal });
+    answer = await call(lease.client, messages(), { signal: lease.signal });
   } catch (error) {
     if (failed !== undefined && !lease.signal.aborted) throw Fault.from(failed.error);
     throw agentFault(error, route.botId, lease.signal);
+  } finally {
+    over.resolve();
   }
+  if (failed !== undefined) throw Fault.from(failed.error);
+  return answer;
 }

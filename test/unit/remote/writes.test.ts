@@ -86,6 +86,7 @@ test("a source that throws aborts the write at the agent, and its own error is w
   assert.equal(fault.message, "the upload broke off");
   await until("the agent's handler ends", () => end !== undefined);
   assert.ok(end instanceof Fault, `a broken source is never ${String(end)}`);
+  assert.ok(aborted, "the agent was told");
 });
 
 test("a write that the agent counts differently is data loss", async () => {
