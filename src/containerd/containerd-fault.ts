@@ -51,8 +51,15 @@ const RULES: readonly Rule[] = [
     to: "failed_precondition",
   },
   {
-    // Two creates of one task at the same time: the loser finds the winner's directory.
-    text: /failed to start shim: .*(file exists|already exists)|mkdir .*: file exists/,
+    // The directory of the earlier task is removed under the new one.
+    text: /failed to start shim: .*(start failed|shim-binary-path).*no such file or directory|getwd: no such file/,
+    from: "unknown",
+    to: "unavailable",
+    why: "what is left of an earlier attempt is still being removed",
+  },
+  {
+    // Two creates of one task at the same time, or remains: the second finds the first's directory or runtime state.
+    text: /failed to start shim: .*(file exists|already exists)|mkdir .*: file exists|container .*already exists/,
     from: "unknown",
     to: "already_exists",
   },
@@ -68,6 +75,13 @@ const RULES: readonly Rule[] = [
     to: "failed_precondition",
     why: "the runtime program is not installed",
     hint: "Install runc, or configure the runtime binary that is",
+  },
+  {
+    // It ended before it could say anything, mostly because its directory was removed under it.
+    text: /unable to retrieve OCI runtime error/,
+    to: "unavailable",
+    why: "the runtime program ended without a word",
+    hint: "Should it go on, run the runtime program by hand: it may miss a library",
   },
   {
     text: /invalid netns path|namespace path: .*no such file|stat \S*netns\S*: no such file/,

@@ -1,5 +1,5 @@
 // Container records: made from a description, brought up to date, compared before they are written.
-import { toBinary, create } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { BOT_LABEL } from "../core/bot-id.ts";
 import type { ContainerDescription } from "../core/runtime.ts";
 import type { Container } from "../gen/proto/containerd/containers_pb.ts";
@@ -107,6 +107,13 @@ export async function putRecord(
     if (other === undefined || present !== undefined) throw error;
     await putRecord(services, other, wanted, signal);
   }
+}
+
+/** The program that runs a container: `runc` unless its record names another. */
+export function runtimeBinaryOf(record: Container): string {
+  const options = record.runtime?.options;
+  const named = options?.typeUrl === OPTIONS_TYPE ? fromBinary(OptionsSchema, options.value).binaryName : "";
+  return named === "" ? "runc" : named;
 }
 
 function sameRuntime(present: Container, wanted: WantedRecord): boolean {

@@ -3,21 +3,32 @@ import { Fault } from "../lib/fault.ts";
 import { abortable, reasonOf, sleep, throwIfAborted, withDeadline } from "../lib/signal.ts";
 import type { ContainerdClient } from "./client.ts";
 import type { ContainerData } from "./container-data.ts";
-import { recordOf } from "./records.ts";
-import { endShim } from "./shim.ts";
+import { recordOf, runtimeBinaryOf } from "./records.ts";
+import { deleteRuntimeState, endShim, type ShimName } from "./leftovers.ts";
 import { type TaskView, taskOf } from "./task-state.ts";
 
 const SIGTERM = 15;
 const SIGKILL = 9;
+/** Of everything a create may need: one that hangs, its clean-up, one more. */
 const CREATE_MS = 60_000;
 const START_MS = 30_000;
 /** From KILL to a deleted task, with room for a restart of the daemon. */
 const END_MS = 30_000;
-const KILL_MS = 10_000;
 const CLEAN_MS = 15_000;
 /** Between looks while the daemon is away or still tidying up after a shim. */
 const PAUSE_MS = 100;
-const CREATE_ATTEMPTS = 3;
+
+/** How long the steps of a change may take before more is done, milliseconds. */
+export interface TaskTimes {
+  /** One create. It takes 70 ms, and seconds on a machine that is flooded. */
+  readonly createMs: number;
+  /** What is left of an earlier task goes by itself. */
+  readonly settleMs: number;
+  /** From KILL to the end; after it the shim hangs. */
+  readonly killMs: number;
+}
+
+const TIMES: TaskTimes = { createMs: 20_000, settleMs: 10_000, killMs: 10_000 };
 
 /**
  * The tasks of one namespace. Callers run one change per container at a time. A state that does not fit is `aborted`:
@@ -29,15 +40,14 @@ const CREATE_ATTEMPTS = 3;
 export class Tasks {
   readonly #client: ContainerdClient;
   readonly #data: ContainerData;
-  readonly #killMs: number;
+  readonly #times: TaskTimes;
   /** Tasks made here and not started yet, with the record they were made from. */
   readonly #created = new Map<string, { pid: number; version: string }>();
 
-  /** @param killMs from KILL until a shim that does not answer is ended itself */
-  constructor(client: ContainerdClient, data: ContainerData, killMs = KILL_MS) {
+  constructor(client: ContainerdClient, data: ContainerData, times: TaskTimes = TIMES) {
     this.#client = client;
     this.#data = data;
-    this.#killMs = killMs;
+    this.#times = times;
   }
 
   /** Makes the task without running it. A task made here from the same record is returned as it is. */
@@ -61,19 +71,32 @@ export class Tasks {
     this.#created.delete(containerId);
     if (task.state !== "none") await this.#remove(containerId, task, 0, limit.signal);
     const rootfs = await this.#data.mounts(container.snapshotter, container.snapshotKey, limit.signal);
-    for (let attempt = 1; ; attempt++) {
+    let patientUntil = Date.now() + this.#times.settleMs;
+    for (let cleared = false; ; ) {
       throwIfAborted(limit.signal);
       try {
-        const { pid } = await this.#client.tasks.create({ containerId, rootfs }, { timeoutMs: CREATE_MS });
+        const { pid } = await this.#client.tasks.create(
+          { containerId, rootfs },
+          { timeoutMs: this.#times.createMs },
+        );
         if (limit.signal.aborted) throw reasonOf(limit.signal);
         this.#created.set(containerId, { pid, version });
         return pid;
       } catch (error) {
         const others = await this.#afterFailedCreate(containerId, error);
         if (others !== undefined) return others;
-        // What a killed shim or a lost race left behind is tidied up by containerd within moments.
-        if (attempt >= CREATE_ATTEMPTS || !Fault.is(error, "already_exists")) throw error;
-        await sleep(attempt * PAUSE_MS, limit.signal);
+        const hangs = Fault.is(error, "deadline_exceeded");
+        if (!hangs && !Fault.is(error, "already_exists", "unavailable")) throw error;
+        // A killed shim, a lost race and a create that was cut short leave remains, which containerd removes within
+        // moments. Those it has forgotten stay for ever: a shim is used again and hangs, the runtime says "exists".
+        if (hangs || Date.now() > patientUntil) {
+          if (cleared) throw error;
+          cleared = true;
+          await endShim(this.#name(containerId));
+          await deleteRuntimeState(this.#name(containerId), runtimeBinaryOf(container));
+          patientUntil = Date.now() + this.#times.settleMs;
+        }
+        await sleep(PAUSE_MS, limit.signal);
       }
     }
   }
@@ -166,14 +189,19 @@ export class Tasks {
         const ended = await within(killed(SIGTERM), graceMs, signal);
         if (ended !== undefined) return ended.value;
       }
-      const ended = await within(killed(SIGKILL), this.#killMs, signal);
+      const ended = await within(killed(SIGKILL), this.#times.killMs, signal);
       if (ended !== undefined) return ended.value;
       // Nothing answers KILL but a shim that hangs.
-      await endShim({ socket: this.#client.socket, namespace: this.#client.namespace, containerId });
+      await endShim(this.#name(containerId));
       return await end;
     } finally {
       over.abort();
     }
+  }
+
+  #name(containerId: string): ShimName {
+    const { socket, namespace } = this.#client;
+    return { socket, namespace, containerId };
   }
 
   /** Resolves once the task has ended or is gone, over restarts of the daemon and deaths of the shim. */

@@ -1,9 +1,9 @@
 // A containerd of a test's own: own root, state and socket in a temp dir, gone with all it ran when disposed.
 import { type ChildProcess, spawn } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, openSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm, rmdir, unlink, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ContainerdClient } from "../../src/containerd/client.ts";
 import { mustRun, SYSTEM_PATH } from "../../src/lib/command.ts";
@@ -15,7 +15,10 @@ export interface TestContainerd extends AsyncDisposable {
   readonly socket: string;
   /** Temp dir of everything; `root` and `state` are in it. Removed at the end. */
   readonly dir: string;
-  /** A containerd namespace no other test uses; also a good name for a cgroup parent. */
+  /**
+   * A containerd namespace no other test uses; also a good name for a cgroup parent. Others that start with it and a
+   * dash are the test's own too.
+   */
   readonly namespace: string;
   /** Pid of the running daemon, 0 after kill(). */
   readonly pid: number;
@@ -113,10 +116,10 @@ export async function startContainerd(
     [Symbol.asyncDispose]: async () => {
       await end("SIGKILL");
       await endShims(socket);
-      await removeShimSockets(dir);
+      await removeDeadShimSockets();
       await unmountBelow(dir);
       await removeCgroups(namespace);
-      await rm(join("/run/containerd/runc", namespace), { recursive: true, force: true });
+      await removeRuncState(namespace);
       await rm(dir, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     },
   };
@@ -169,19 +172,16 @@ async function endShims(socket: string): Promise<void> {
   }
 }
 
-/** Shims keep their sockets in a directory shared by all daemons; a killed one leaves its own there. */
-async function removeShimSockets(dir: string): Promise<void> {
-  const tasks = join(dir, "state/io.containerd.runtime.v2.task");
-  for (const namespace of existsSync(tasks) ? await readdir(tasks) : []) {
-    for (const id of await readdir(join(tasks, namespace))) {
-      const address = (await readText(join(tasks, namespace, id, "address"))).trim();
-      const guessed = createHash("sha256")
-        .update(join(dir, "c.sock", namespace, id))
-        .digest("hex");
-      for (const path of [address.replace("unix://", ""), `/run/containerd/s/${guessed}`]) {
-        if (path.startsWith("/run/containerd/s/")) await unlink(path).catch(() => undefined);
-      }
-    }
+/**
+ * Shims keep their sockets in a directory shared by all daemons, and one that was killed leaves its own there. Looked
+ * at in this order, a file without a listener is of a shim that is gone.
+ */
+async function removeDeadShimSockets(): Promise<void> {
+  const directory = "/run/containerd/s";
+  const names = existsSync(directory) ? await readdir(directory) : [];
+  const listening = await readFile("/proc/net/unix", "utf8");
+  for (const name of names) {
+    if (!listening.includes(join(directory, name))) await rm(join(directory, name), { force: true });
   }
 }
 
@@ -196,12 +196,27 @@ async function unmountBelow(dir: string): Promise<void> {
   }
 }
 
-/** Removes the cgroups below `/<name>` in every hierarchy; a shim that was killed leaves its own. */
-async function removeCgroups(name: string): Promise<void> {
-  const hierarchies = (await readdir("/sys/fs/cgroup")).map((entry) => join("/sys/fs/cgroup", entry, name));
-  for (const directory of [join("/sys/fs/cgroup", name), ...hierarchies]) {
-    if (existsSync(directory)) await removeCgroup(directory);
+/** Removes the cgroups of the namespace and those derived from it, in every hierarchy; killed shims leave theirs. */
+async function removeCgroups(namespace: string): Promise<void> {
+  const root = "/sys/fs/cgroup";
+  for (const hierarchy of [root, ...(await readdir(root)).map((entry) => join(root, entry))]) {
+    for (const name of await readdir(hierarchy).catch(() => [])) {
+      if (isOf(namespace, name)) await removeCgroup(join(hierarchy, name));
+    }
   }
+}
+
+/** runc keeps its state by namespace in a directory shared by all daemons. */
+async function removeRuncState(namespace: string): Promise<void> {
+  const directory = "/run/containerd/runc";
+  for (const name of existsSync(directory) ? await readdir(directory) : []) {
+    if (isOf(namespace, name)) await rm(join(directory, name), { recursive: true, force: true });
+  }
+}
+
+/** Tests may take more namespaces by a suffix: `<namespace>-2`. */
+function isOf(namespace: string, name: string): boolean {
+  return name === namespace || name.startsWith(`${namespace}-`);
 }
 
 async function removeCgroup(directory: string): Promise<void> {

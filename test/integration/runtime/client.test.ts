@@ -7,7 +7,7 @@ import type { ContainerdVersion } from "../../support/containerd-debs.ts";
 import { startContainerd } from "../../support/containerd.ts";
 
 const VERSIONS: readonly [ContainerdVersion, RegExp][] = [
-  ["installed", /^v?1\.6\./],
+  ["installed", /^v?(1\.[67]|2)\./],
   ["1.7", /^v?1\.7\./],
   ["2", /^v?2\./],
 ];

@@ -29,6 +29,30 @@ const SEEN: readonly [code: Code, text: string, becomes: Code, message: RegExp][
   ],
   [
     "unknown",
+    "OCI runtime create failed: runc create failed: container with given ID already exists: unknown",
+    "already_exists",
+    /given ID already exists$/,
+  ],
+  [
+    "unknown",
+    "failed to start shim: start failed: io.containerd.runc.v2: getwd: no such file or directory: exit status 1",
+    "unavailable",
+    /earlier attempt is still being removed/,
+  ],
+  [
+    "unknown",
+    "failed to start shim: start failed: open /x/shim-binary-path: no such file or directory: unknown",
+    "unavailable",
+    /earlier attempt is still being removed/,
+  ],
+  [
+    "unknown",
+    "OCI runtime create failed: unable to retrieve OCI runtime error (open /x/log.json: no such file or directory): runc did not terminate successfully: exit status 1: unknown",
+    "unavailable",
+    /ended without a word/,
+  ],
+  [
+    "unknown",
     "failed to create shim task: failed to mountat rootfs: invalid argument: unknown",
     "failed_precondition",
     /at most 500 layers/,

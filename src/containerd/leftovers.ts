@@ -1,6 +1,7 @@
-// The shim of a container that no longer answers: found by its command line and ended, as a last resort.
+// What can be left of a task beside its daemon's knowledge, a shim and the runtime's state, ended as a last resort.
 import { readdir, readFile } from "node:fs/promises";
-import { basename } from "node:path";
+import { basename, join } from "node:path";
+import { mustRun } from "../lib/command.ts";
 import { identify, isRunning } from "../lib/daemon.ts";
 import { errnoOf } from "../lib/errno.ts";
 
@@ -27,6 +28,19 @@ export async function endShim(name: ShimName): Promise<boolean> {
     found = true;
   }
   return found;
+}
+
+/** Where the shim has its runtime keep state, by namespace: containerd's own constant. */
+const RUNTIME_ROOT = "/run/containerd/runc";
+
+/**
+ * Kills what the runtime still runs under the container's name and deletes its state; the root file system is not
+ * touched. Nothing there is success. Only for a container of which the daemon knows no task.
+ * @param binary `runc` or what takes its place
+ */
+export async function deleteRuntimeState(name: ShimName, binary: string): Promise<void> {
+  const root = join(RUNTIME_ROOT, name.namespace);
+  await mustRun([binary, "--root", root, "delete", "--force", name.containerId], { timeoutMs: 10_000 });
 }
 
 function isShim(argv: readonly string[], name: ShimName): boolean {
