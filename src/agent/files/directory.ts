@@ -41,8 +41,7 @@ export class Directory implements AsyncDisposable {
 
   /** The path of a name in it, for node:fs. Valid while the directory is open. */
   in(name: BytePath): Buffer {
-    // The number of a closed descriptor may be another file's by now.
-    if (this.#users === 0) throw new Fault("internal", "the directory is closed");
+    this.#mustBeOpen();
     return fsPath(`${this.#at}/${name}`);
   }
 
@@ -60,6 +59,7 @@ export class Directory implements AsyncDisposable {
 
   /** Another user, who will `release` it. */
   retain(): this {
+    this.#mustBeOpen();
     this.#users++;
     return this;
   }
@@ -81,6 +81,11 @@ export class Directory implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
+  }
+
+  /** The number of a closed descriptor may be another file's by now. */
+  #mustBeOpen(): void {
+    if (this.#users === 0) throw new Fault("internal", "the directory is closed");
   }
 }
 

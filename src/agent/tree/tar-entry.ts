@@ -42,8 +42,7 @@ export function encodeEntry(entry: TreeEntry): Buffer {
   const name = entry.type === "directory" ? `${entry.path}/` : entry.path;
   const seconds = entry.mtimeUs / MILLION;
   const header: TarHeader = {
-    // A file's name that happens to be cut at a "/" would make it a directory for some readers.
-    name: entry.type === "directory" ? name : name.slice(0, 100).replace(/\/+$/, ""),
+    name,
     mode: entry.perm,
     uid: entry.uid,
     gid: entry.gid,

@@ -120,16 +120,28 @@ test("ten thousand entries are listed whole, and a list over 16 MiB is refused w
   assert.equal(digits(last.entries[0]), "016499");
 });
 
-test("a tree deeper than any path can name is listed and deleted", async () => {
+test("a tree deeper than any path can name is listed and deleted, with what is beside it", async () => {
   await using rig = await fileRig();
-  const script =
-    "import os,sys\nos.chdir(sys.argv[1])\nfor i in range(200):\n  os.mkdir('d'*30); os.chdir('d'*30)\nopen('leaf','w')";
-  execFileSync("python3", ["-c", script, rig.dir]);
+  const script = [
+    "import os, sys",
+    "os.chdir(sys.argv[1])",
+    "for i in range(200):",
+    "  os.mkdir('d' * 30)",
+    "  [open(f'e{n:02}', 'w') for n in range(50 if i == 1 else 1)]",
+    "  os.chdir('d' * 30)",
+    "open('leaf', 'w')",
+  ];
+  execFileSync("python3", ["-c", script.join("\n"), rig.dir]);
   const list = await rig.client.listDir({ recursive: true });
-  assert.equal(list.totalCount, 201);
-  assert.equal(list.entries.at(-1)?.path, `${`${"d".repeat(30)}/`.repeat(200)}leaf`);
-  await rig.client.deleteFile({ path: "d".repeat(30), recursive: true });
-  assert.equal((await rig.client.listDir({})).totalCount, 0);
+  assert.equal(list.totalCount, 200 + 199 + 50 + 1);
+  const name = "d".repeat(30);
+  assert.equal(list.entries[200]?.path, `${`${name}/`.repeat(200)}leaf`);
+  assert.deepEqual(
+    list.entries.slice(-3).map((entry) => entry.path),
+    [`${name}/e48`, `${name}/e49`, "e00"],
+  );
+  await rig.client.deleteFile({ path: name, recursive: true });
+  assert.equal((await rig.client.listDir({})).totalCount, 1);
 });
 
 test("modes print as in Go", () => {

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { test } from "node:test";
-import { faultOf, fileRig, raw } from "../../support/file-rig.ts";
+import { bytesOf, faultOf, fileRig, raw } from "../../support/file-rig.ts";
 
 test("lines are numbered in six columns, split at LF, with one CR before it dropped", async () => {
   await using rig = await fileRig();
@@ -160,4 +160,24 @@ test("files of kernel file systems, which say they are empty, are read", async (
   const page = await rig.client.readFile({ path: "/proc/self/status", nLines: 1 });
   assert.match(page.content, /^ {5}1\tName:/);
   assert.ok(page.totalLines > 10);
+});
+
+test("reads that the kernel cuts short change nothing", async (t) => {
+  await using rig = await fileRig();
+  const text = Buffer.alloc(20_000, "line\n");
+  await writeFile(rig.at("text"), text);
+  await writeFile(rig.at("binary"), Object.assign(Buffer.from(text), { 8191: 0 }));
+  await using some = await open(rig.at("text"));
+  const prototype = Object.getPrototypeOf(some) as typeof some;
+  const read = Reflect.get(prototype, "read") as (...args: unknown[]) => Promise<unknown>;
+  t.mock.method(prototype, "read", async function (this: typeof some, ...args: unknown[]) {
+    const [buffer, offset, length, position] = args;
+    return await read.call(this, buffer, offset, Math.min(Number(length), 777), position);
+  });
+  assert.equal((await rig.files.readText("binary")).binary, true);
+  assert.equal((await rig.files.readText("text")).totalLines, 4000);
+  assert.deepEqual(await bytesOf(await rig.files.readRaw("text")), text);
+  const tree = await rig.files.readTree("text");
+  assert.ok((await bytesOf(tree.data)).includes(text));
+  assert.deepEqual((await tree.summary).skipped, []);
 });
