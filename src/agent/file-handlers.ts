@@ -5,8 +5,8 @@ import type { FileEntry, TreeConflict, TreeSummary, WorkspacePath } from "../cor
 import {
   type ContainerService,
   type FileEntrySchema,
-  type TreeSummary as WireSummary,
   type TreeSummarySchema,
+  type TreeSummary as WireSummary,
   type WriteRawChunk,
   type WriteTreeChunk,
   WriteTreeChunk_Conflict,

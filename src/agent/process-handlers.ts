@@ -1,6 +1,6 @@
 // The Exec rpc: wire messages in, a process, its events out.
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { ExecEvent, Execution, ExecSpec } from "../core/workspace.ts";
+import type { ExecEvent, ExecSpec, Execution } from "../core/workspace.ts";
 import {
   type ContainerService,
   type ExecInput,

@@ -1,6 +1,7 @@
 // The host's ends of the bots' veth pairs, known by a tag that the kernel keeps with the interface.
-import { hostCommand } from "./host-command.ts";
+
 import { Fault } from "../lib/fault.ts";
+import { hostCommand } from "./host-command.ts";
 import { aliasOf, isolatePort, type Link, linkNames, readLink, setAlias } from "./links.ts";
 import type { Names } from "./names.ts";
 

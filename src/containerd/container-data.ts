@@ -1,7 +1,8 @@
 // A container's data: the writable snapshot that belongs to it, found, made, adopted, and removed only on demand.
+
+import { BOT_LABEL } from "../core/bot-id.ts";
 import { type Info, Kind } from "../gen/proto/containerd/snapshots_pb.ts";
 import type { Mount } from "../gen/proto/containerd/types_pb.ts";
-import { BOT_LABEL } from "../core/bot-id.ts";
 import { Fault } from "../lib/fault.ts";
 import type { ContainerdClient, ContainerdServices } from "./client.ts";
 import { records } from "./records.ts";

@@ -3,8 +3,8 @@ import { Fault } from "../lib/fault.ts";
 import { abortable, reasonOf, sleep, throwIfAborted, withDeadline } from "../lib/signal.ts";
 import type { ContainerdClient } from "./client.ts";
 import type { ContainerData } from "./container-data.ts";
-import { recordOf, runtimeBinaryOf } from "./records.ts";
 import { deleteRuntimeState, endShim, type ShimName } from "./leftovers.ts";
+import { recordOf, runtimeBinaryOf } from "./records.ts";
 import { type TaskView, taskOf } from "./task-state.ts";
 
 const SIGTERM = 15;

@@ -1,6 +1,7 @@
 // Bots in Postgres.
-import { isBotId } from "../core/bot-id.ts";
+
 import type { BotRecord } from "../core/bot.ts";
+import { isBotId } from "../core/bot-id.ts";
 import type { BotStore } from "../core/store.ts";
 import type { Wait } from "../core/workspace.ts";
 import { Fault } from "../lib/fault.ts";

@@ -1,8 +1,8 @@
 // A small pool of connections: every call has a deadline, heeds its signal, fails fast when Postgres is down and heals
 // by itself when it is back.
 import { Fault } from "../lib/fault.ts";
-import { SingleFlight } from "../lib/single-flight.ts";
 import { abortable, throwIfAborted, withDeadline } from "../lib/signal.ts";
+import { SingleFlight } from "../lib/single-flight.ts";
 import { Connection, type Sql, type Statement } from "./connection.ts";
 import { type Doing, faultFromDatabase } from "./sqlstate.ts";
 import type { DatabaseTarget } from "./target.ts";

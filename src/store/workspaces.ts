@@ -1,6 +1,7 @@
 // Workspaces in Postgres: desired and observed halves, and the original's containers row kept in step.
-import { isBotId } from "../core/bot-id.ts";
+
 import type { DesiredState, ObservedPatch, Phase, WorkspaceRecord } from "../core/bot.ts";
+import { isBotId } from "../core/bot-id.ts";
 import type { Limits } from "../core/runtime.ts";
 import type { WorkspaceStore } from "../core/store.ts";
 import type { Wait } from "../core/workspace.ts";

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { ContainerdClient } from "../../src/containerd/client.ts";
 import { mustRun, SYSTEM_PATH } from "../../src/lib/command.ts";
 import { sleep } from "../../src/lib/signal.ts";
-import { containerdBin, type ContainerdVersion } from "./containerd-debs.ts";
+import { type ContainerdVersion, containerdBin } from "./containerd-debs.ts";
 
 /** A daemon a test started. Use with `await using`. */
 export interface TestContainerd extends AsyncDisposable {

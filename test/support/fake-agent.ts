@@ -1,7 +1,8 @@
 // A ContainerService made of hand-written handlers behind a real gRPC server, to say what a real agent would not.
-import { type Handlers, RpcServer, type ServerTls } from "../../src/rpc/server.ts";
+
 import { ContainerService } from "../../src/gen/proto/mcpcontainer/container_pb.ts";
 import { silentLogger } from "../../src/lib/log.ts";
+import { type Handlers, RpcServer, type ServerTls } from "../../src/rpc/server.ts";
 
 export const BOT = "0b0e5c1e-0000-4000-8000-000000000001";
 export const OTHER_BOT = "0b0e5c1e-0000-4000-8000-000000000002";

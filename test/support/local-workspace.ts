@@ -1,6 +1,7 @@
 // The agent's files and processes as a workspace, with no wire between.
-import { LogRing } from "../../src/agent/log-ring.ts";
+
 import { LocalFiles } from "../../src/agent/files/local-files.ts";
+import { LogRing } from "../../src/agent/log-ring.ts";
 import { Processes } from "../../src/agent/processes/processes.ts";
 import type { ExecSpec, Execution, Health, Hello, Wait, Workspace } from "../../src/core/workspace.ts";
 import { buildInfo } from "../../src/lib/build-info.ts";

@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { socketFile } from "../../src/store/connection.ts";
-import { databaseTarget, type DatabaseTarget } from "../../src/store/target.ts";
+import { type DatabaseTarget, databaseTarget } from "../../src/store/target.ts";
 
 /** How the port treats connections. */
 export type ProxyMode = "up" | "down" | "silent" | "hangup";

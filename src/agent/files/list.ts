@@ -5,8 +5,8 @@ import { errnoOf } from "../../lib/errno.ts";
 import { Fault } from "../../lib/fault.ts";
 import { type BytePath, fsPath, shown } from "./byte-path.ts";
 import { Directory } from "./directory.ts";
-import { during } from "./file-fault.ts";
 import { fileEntry, wireSize } from "./file-entry.ts";
+import { during } from "./file-fault.ts";
 import { type EntryStep, walk } from "./walk.ts";
 
 /** Bytes of an answer. */

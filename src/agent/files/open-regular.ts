@@ -1,5 +1,5 @@
 // Opens a file for reading and never hangs: anything but a regular file is an error at once.
-import { constants, type BigIntStats } from "node:fs";
+import { type BigIntStats, constants } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { type BytePath, fsPath } from "./byte-path.ts";
 import { type Doing, during, pathFault } from "./file-fault.ts";

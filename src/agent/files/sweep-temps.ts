@@ -4,7 +4,7 @@ import { lstat, readdir, unlink } from "node:fs/promises";
 import type { WorkspacePath } from "../../core/workspace.ts";
 import { errnoOf } from "../../lib/errno.ts";
 import { throwIfAborted } from "../../lib/signal.ts";
-import { bytePath, type BytePath, fsPath } from "./byte-path.ts";
+import { type BytePath, bytePath, fsPath } from "./byte-path.ts";
 import { isTempName } from "./temp-file.ts";
 
 /** How far a sweep goes: far enough for nearly all, not through a tree of millions. */

@@ -7,8 +7,8 @@ import { errnoOf, faultFromErrno } from "../../lib/errno.ts";
 import { Fault } from "../../lib/fault.ts";
 import { type FdReader, FdWriter, readFd } from "../../lib/fd-io.ts";
 import { type ChildPipe, childPipe } from "../../lib/pipe.ts";
+import { maskMasters, masterClosed, openPty, resizePty } from "../../lib/pty.ts";
 import { sleep } from "../../lib/signal.ts";
-import { masterClosed, maskMasters, openPty, resizePty } from "../../lib/pty.ts";
 import type { Command } from "./command.ts";
 
 /** What the kernel says about an ended child. */

@@ -9,8 +9,8 @@ import {
   fitsOctal,
   holdsUtf8,
   notTar,
-  padding,
   type PaxRecords,
+  padding,
   type TarHeader,
 } from "./tar-format.ts";
 

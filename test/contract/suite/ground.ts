@@ -1,6 +1,6 @@
 // What every test of the contract stands on: the workspace, a fresh directory, a shell to make fixtures with.
 import assert from "node:assert/strict";
-import type { ExecEvent, Execution, ExecSpec, ExitStatus, Workspace } from "../../../src/core/workspace.ts";
+import type { ExecEvent, ExecSpec, Execution, ExitStatus, Workspace } from "../../../src/core/workspace.ts";
 import { gather } from "../../support/pieces.ts";
 
 /** Everything a command said, and how it ended. */

@@ -4,7 +4,7 @@ import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
-import { IPV4_TOOLS, ensureFirewall, removeFirewall } from "../../../src/cni/firewall.ts";
+import { ensureFirewall, IPV4_TOOLS, removeFirewall } from "../../../src/cni/firewall.ts";
 import { ipv4Plan } from "../../../src/cni/firewall-rules.ts";
 import { namesOf } from "../../../src/cni/names.ts";
 import { Fault } from "../../../src/lib/fault.ts";

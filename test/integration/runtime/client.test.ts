@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Lease } from "../../../src/containerd/lease.ts";
 import { Fault } from "../../../src/lib/fault.ts";
-import type { ContainerdVersion } from "../../support/containerd-debs.ts";
 import { startContainerd } from "../../support/containerd.ts";
+import type { ContainerdVersion } from "../../support/containerd-debs.ts";
 
 const VERSIONS: readonly [ContainerdVersion, RegExp][] = [
   ["installed", /^v?(1\.[67]|2)\./],

@@ -4,7 +4,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { ContainerData } from "../../../src/containerd/container-data.ts";
-import { type TaskTimes, Tasks } from "../../../src/containerd/tasks.ts";
+import { Tasks, type TaskTimes } from "../../../src/containerd/tasks.ts";
 import { mustRun } from "../../../src/lib/command.ts";
 import { identify } from "../../../src/lib/daemon.ts";
 import { Fault } from "../../../src/lib/fault.ts";

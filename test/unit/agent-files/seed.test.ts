@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { chmod, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { test } from "node:test";
-import { seedTemplates } from "../../../src/agent/seed.ts";
 import { sweepTemps } from "../../../src/agent/files/sweep-temps.ts";
+import { seedTemplates } from "../../../src/agent/seed.ts";
 import { createLogger } from "../../../src/lib/log.ts";
 import { type FileRig, fileRig } from "../../support/file-rig.ts";
 

@@ -22,7 +22,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { extract } from "tar-stream";
-import { faultOf, type FileRig, fileRig, raw } from "../../support/file-rig.ts";
+import { type FileRig, faultOf, fileRig, raw } from "../../support/file-rig.ts";
 import { copyTree, receiveTar, sendTar, treeLines } from "../../support/tree-rig.ts";
 
 /** A tree with one of everything that trees carry. */

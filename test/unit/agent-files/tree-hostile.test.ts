@@ -3,12 +3,12 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { link, lstat, mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from "node:fs/promises";
 import { test } from "node:test";
-import { type TreeEntry, TreeHash } from "../../../src/core/tree-hash.ts";
 import { LocalFiles } from "../../../src/agent/files/local-files.ts";
 import { encodeEntry } from "../../../src/agent/tree/tar-entry.ts";
 import { decodePax, encodeHeader, encodePax } from "../../../src/agent/tree/tar-format.ts";
+import { type TreeEntry, TreeHash } from "../../../src/core/tree-hash.ts";
 import { Fault } from "../../../src/lib/fault.ts";
-import { faultOf, type FileRig, fileRig } from "../../support/file-rig.ts";
+import { type FileRig, faultOf, fileRig } from "../../support/file-rig.ts";
 import { copyTree, receiveTar, sendTar, tarOf } from "../../support/tree-rig.ts";
 
 /** Everything in the rig, so that a test can say that nothing changed. */

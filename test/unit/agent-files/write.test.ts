@@ -18,7 +18,7 @@ import {
 import { test } from "node:test";
 import { sweepTemps } from "../../../src/agent/files/sweep-temps.ts";
 import { Fault } from "../../../src/lib/fault.ts";
-import { bytesOf, faultOf, type FileRig, fileRig, raw } from "../../support/file-rig.ts";
+import { bytesOf, type FileRig, faultOf, fileRig, raw } from "../../support/file-rig.ts";
 
 async function* chunks(...parts: (string | Error)[]): AsyncGenerator<Uint8Array> {
   for (const part of parts) {

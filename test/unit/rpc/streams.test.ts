@@ -1,8 +1,8 @@
 // The three kinds of stream: order, early and late errors, half-close, cancellation and backpressure.
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { Fault } from "../../../src/lib/fault.ts";
 import { ContainerService } from "../../../src/gen/proto/mcpcontainer/container_pb.ts";
+import { Fault } from "../../../src/lib/fault.ts";
 import { RpcChannel } from "../../../src/rpc/channel.ts";
 import { opened } from "../../../src/rpc/client.ts";
 import { bytes, rpcRig, until } from "./rig.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { inspect } from "node:util";
 import { describe, it } from "node:test";
+import { inspect } from "node:util";
 import { Fault } from "../../../src/lib/fault.ts";
 import { databaseTarget, describeTarget, parseDatabaseUrl } from "../../../src/store/target.ts";
 
