@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { connect, isIP, type Socket } from "node:net";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import postgres from "postgres";
 import { abortable, deadline, reasonOf, throwIfAborted, withDeadline } from "../lib/signal.ts";
 import type { DatabaseTarget } from "./target.ts";
@@ -35,6 +36,8 @@ export class Connection implements AsyncDisposable {
   readonly #notice: (message: string) => void;
   #pid = 0;
   #broken = false;
+  /** Fails the statement under way. */
+  #onBroken: (() => void) | undefined;
   #ending: Promise<void> | undefined;
 
   private constructor(target: DatabaseTarget, socket: Socket, tls: TlsSetting, options: ConnectionOptions) {
@@ -78,6 +81,7 @@ export class Connection implements AsyncDisposable {
       },
       onclose: () => {
         this.#broken = true;
+        this.#onBroken?.();
       },
     };
     this.#sql = postgres(settings);
@@ -134,9 +138,13 @@ export class Connection implements AsyncDisposable {
   ): Promise<postgres.RowList<T>> {
     throwIfAborted(signal);
     if (!this.usable) throw closedError();
-    const pending = build(this.#sql);
+    // The driver forgets a statement that is sent between the error of its socket and the close of it.
+    const broken = Promise.withResolvers<never>();
+    this.#onBroken = () => {
+      broken.reject(closedError());
+    };
     try {
-      return await abortable(pending, signal);
+      return await abortable(Promise.race([build(this.#sql), broken.promise]), signal);
     } catch (error) {
       if (signal?.aborted === true) {
         this.#ending ??= this.#cancel();
@@ -228,6 +236,8 @@ async function dial(target: DatabaseTarget, signal: AbortSignal): Promise<Socket
     return socket;
   } catch (error) {
     socket.destroy();
+    // Bun reports a refusal without a turn of the event loop: whoever tries again at once would starve everything else.
+    await setImmediate();
     throw error;
   }
 }

@@ -51,7 +51,8 @@ export async function rig(options: { readonly mode?: number; readonly made?: boo
       await openPrivatePostgres({ dataDir, log: silentLogger(), settings: CRASH_SAFE, ...options }),
     [Symbol.asyncDispose]: async () => {
       await (await findPrivatePostgres({ dataDir }))?.stop();
-      await rm(top, { recursive: true });
+      // A killed initdb may still write for a moment.
+      await rm(top, { recursive: true, maxRetries: 10, retryDelay: 200 });
     },
   };
 }

@@ -165,6 +165,39 @@ describe("a call", { timeout: 120_000 }, () => {
     assert.equal(await one(database), 1);
   });
 
+  it("is answered, well or badly, however often connections are cut under it", async () => {
+    await using empty = await emptyDatabase();
+    // No limit that could end a call which the broken connection forgot.
+    await using database = new Database(empty.target, { statementTimeoutMs: 0, callTimeoutMs: 600_000 });
+    const controller = new AbortController();
+    const cutting = (async () => {
+      while (!controller.signal.aborted) {
+        await execute(
+          empty.target,
+          `select pg_terminate_backend(pid) from pg_stat_activity
+           where datname = current_database() and pid <> pg_backend_pid()`,
+        );
+      }
+    })();
+    const outcomes = await Promise.all(
+      Array.from({ length: 12 }, async () => {
+        let answered = 0;
+        for (let n = 0; n < 30; n++) {
+          const outcome = await one(database).catch((error: unknown) => error);
+          if (outcome === 1 || Fault.is(outcome, "unavailable")) answered++;
+        }
+        return answered;
+      }),
+    );
+    controller.abort();
+    await cutting;
+    assert.deepEqual(
+      outcomes,
+      Array.from({ length: 12 }, () => 60),
+    );
+    assert.equal(await one(database), 1);
+  });
+
   it("after the store was closed is refused, and one under way ends with it", async () => {
     await using empty = await emptyDatabase();
     const database = new Database(empty.target, { statementTimeoutMs: 0, callTimeoutMs: 600_000 });
