@@ -4,8 +4,8 @@
 // never followed (but for the root itself). The second name of a file is a hard link to its first.
 import { createHash } from "node:crypto";
 import { type BigIntStats, constants } from "node:fs";
-import { type FileHandle, open, readlink } from "node:fs/promises";
-import { type TreeEntry, type TreeEntryType, TreeHash } from "../../core/tree-hash.ts";
+import { type FileHandle, lstat, open, readlink } from "node:fs/promises";
+import { type TreeEntry, TreeHash } from "../../core/tree-hash.ts";
 import type { TreeSummary } from "../../core/workspace.ts";
 import { errnoOf, faultFromErrno } from "../../lib/errno.ts";
 import { throwIfAborted } from "../../lib/signal.ts";
@@ -17,6 +17,7 @@ import { CHUNK } from "../files/read-raw.ts";
 import { isTempName } from "../files/temp-file.ts";
 import { type EntryStep, walk, type WalkStep } from "../files/walk.ts";
 import { ahead } from "./ahead.ts";
+import { entryOf, NO_XATTRS } from "./entry-of.ts";
 import { isPseudo } from "./pseudo-file-system.ts";
 import { Skips } from "./skips.ts";
 import { encodeEntry } from "./tar-entry.ts";
@@ -26,10 +27,11 @@ import { BLOCK, padding } from "./tar-format.ts";
 const WIDTH = 16;
 /** Content of files up to this size is read before their turn, too. */
 const SMALL = 64 << 10;
-const NO_XATTRS: XattrMap = new Map();
 const END = Buffer.alloc(2 * BLOCK);
 /** Failures that are about one entry; others (no descriptors, no memory) end the tree. */
-const ENTRY_ERRORS = new Set(["EACCES", "EPERM", "ELOOP", "ENOTDIR", "ENXIO", "EIO", "ESTALE", "ETXTBSY"]);
+const ENTRY_ERRORS = new Set(["EACCES", "EPERM", "ELOOP", "ENOTDIR", "ENXIO", "EINVAL", "EIO", "ESTALE"]);
+/** What it looks like when something else took the name in between. */
+const CHANGED = new Set(["EINVAL", "ELOOP", "ENXIO"]);
 
 /** An entry that is ready for its turn. */
 interface Ready {
@@ -109,17 +111,24 @@ export class TreeSource {
     if (step.kind === "unreadable") return this.#skipped(step.path, step.error);
     if (step.dirent.isFile() && isTempName(step.name)) return undefined;
     return await step.directory.use(async (directory) => {
-      try {
-        return await this.#look(step, directory);
-      } catch (error) {
-        return this.#skipped(step.path, error);
+      let stats = step.stats();
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await this.#look(step, directory, await stats);
+        } catch (error) {
+          if (attempt === 3 || !CHANGED.has(errnoOf(error) ?? "")) return this.#skipped(step.path, error);
+          stats = lstat(directory.in(step.name), { bigint: true });
+        }
       }
     });
   }
 
-  async #look(step: EntryStep, directory: Directory): Promise<Ready | undefined> {
+  async #look(step: EntryStep, directory: Directory, stats: BigIntStats): Promise<Ready | undefined> {
     const { name, path } = step;
-    const stats = await step.stats();
+    if (stats.isDirectory() !== step.dirent.isDirectory()) {
+      this.#skips.add(path, "was replaced while it was read", true);
+      return undefined;
+    }
     if (stats.isSymbolicLink()) {
       const link = await readlink(directory.in(name), { encoding: "latin1" });
       return { entry: entryOf("symlink", path, stats, { link }), stats };
@@ -263,26 +272,6 @@ export class TreeSource {
   async #xattrsOf(handle: FileHandle): Promise<XattrMap> {
     return (await this.#xattrs?.read(handle.fd)) ?? NO_XATTRS;
   }
-}
-
-function entryOf(
-  type: TreeEntryType,
-  path: BytePath,
-  stats: BigIntStats,
-  more: { readonly link?: BytePath; readonly size?: number; readonly xattrs?: XattrMap },
-): TreeEntry {
-  const us = stats.mtimeNs / 1000n;
-  return {
-    type,
-    path,
-    perm: Number(stats.mode & 0o7777n),
-    uid: Number(stats.uid),
-    gid: Number(stats.gid),
-    mtimeUs: us * 1000n > stats.mtimeNs ? us - 1n : us,
-    link: more.link ?? "",
-    size: more.size ?? 0,
-    xattrs: more.xattrs ?? NO_XATTRS,
-  };
 }
 
 /** Reads until the buffer is full or the file ends. @returns bytes read */
