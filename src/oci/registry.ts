@@ -6,7 +6,7 @@ import { MAX_DOCUMENT } from "./document.ts";
 import { type Descriptor, type Index, type Manifest, parseManifest } from "./manifest.ts";
 import { ACCEPT_MANIFESTS } from "./media-types.ts";
 import { endpointsOf, type RegistryHost } from "./registry-endpoints.ts";
-import { type HttpTimes, readBounded, RegistryHttp } from "./registry-http.ts";
+import { type HttpTimes, RegistryHttp, readBounded } from "./registry-http.ts";
 
 /** Where the bytes of a blob go. It may hold some from an earlier attempt. */
 export interface BlobSink {

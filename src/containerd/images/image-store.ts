@@ -1,9 +1,10 @@
 // The images of one containerd as core's ImageStore: list, read, import, pull, unpack, remove.
+
+import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { normalizeImageRef, withDefaultTag } from "../../core/image-ref.ts";
 import type { ImageConfig, ImageInfo, ImageStore, ProgressListener } from "../../core/runtime.ts";
 import type { Wait } from "../../core/workspace.ts";
 import type { Image } from "../../gen/proto/containerd/images_pb.ts";
-import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { Fault } from "../../lib/fault.ts";
 import { SerialQueue } from "../../lib/serial-queue.ts";
 import { ImageArchive } from "../../oci/image-archive.ts";

@@ -1,8 +1,8 @@
 // Layers made into snapshots, each named by its chain id and compared with the image config's diff id.
 import { randomBytes } from "node:crypto";
 import type { ProgressListener } from "../../core/runtime.ts";
-import type { Mount } from "../../gen/proto/containerd/types_pb.ts";
 import { Kind } from "../../gen/proto/containerd/snapshots_pb.ts";
+import type { Mount } from "../../gen/proto/containerd/types_pb.ts";
 import { Fault } from "../../lib/fault.ts";
 import type { SerialQueue } from "../../lib/serial-queue.ts";
 import { sleep } from "../../lib/signal.ts";

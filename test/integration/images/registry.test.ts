@@ -6,8 +6,8 @@ import { after, before, test } from "node:test";
 import { Fault } from "../../../src/lib/fault.ts";
 import { digestOf } from "../../../src/oci/digest.ts";
 import type { Descriptor } from "../../../src/oci/manifest.ts";
-import type { RegistryHost } from "../../../src/oci/registry-endpoints.ts";
 import { type BlobSink, Repository } from "../../../src/oci/registry.ts";
+import type { RegistryHost } from "../../../src/oci/registry-endpoints.ts";
 import {
   type FaultProxy,
   startFaultProxy,
