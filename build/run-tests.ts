@@ -14,7 +14,7 @@ const GROUPS = {
 } as const;
 
 /** Real parts share this machine's two cores; more files at a time only make them wait for each other. */
-const LIMITS = { concurrency: 2, idleMs: 4 * 60_000, totalMs: 8 * 60_000 };
+const LIMITS = { concurrency: 2, idleMs: 6 * 60_000, totalMs: 10 * 60_000 };
 
 async function runGroup(title: string, files: readonly string[], env: NodeJS.ProcessEnv): Promise<Tally> {
   if (files.length > 0) console.log(`\n== ${title}: ${files.length} files`);

@@ -63,7 +63,7 @@ test("a bundle that lost bytes or a mode is made again", async () => {
 
 test("hosts that make it at the same time make one, and leave nothing else", async () => {
   const fresh = await mkdtemp(join(data, "race-"));
-  const all = await Promise.all([1, 2, 3].map(() => ensureAgentBundle(fresh, log, bun)));
+  const all = await Promise.all([1, 2].map(() => ensureAgentBundle(fresh, log, bun)));
   assert.equal(new Set(all.map((bundle) => bundle.dir)).size, 1);
   assert.deepEqual(await readdir(join(fresh, "agent")), [all[0]?.hash]);
 });
