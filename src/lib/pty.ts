@@ -3,7 +3,7 @@ import { closeSync, constants, mkdtempSync, openSync, rmSync, writeFileSync } fr
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { faultFromErrno } from "./errno.ts";
+import { errnoOf, faultFromErrno } from "./errno.ts";
 import { Fault } from "./fault.ts";
 import { libc } from "./libc.ts";
 
@@ -54,13 +54,21 @@ function openByLibc(size: PtySize): Pty {
     return { master, slave: openSync(path, O_RDWR | O_NOCTTY), path };
   } catch (error) {
     if (master !== undefined) closeSync(master);
-    throw faultFromErrno(error, "Cannot open a terminal");
+    throw ptyFault(error);
   }
 }
 
 /** Rows, columns and two unused numbers, as the kernel's struct winsize. */
 function windowSize(size: PtySize): Uint16Array {
   return new Uint16Array([size.rows, size.cols, 0, 0]);
+}
+
+function ptyFault(error: unknown): Fault {
+  if (errnoOf(error) !== "ENOENT") return faultFromErrno(error, "Cannot open a terminal");
+  return new Fault("failed_precondition", "Cannot open a terminal: there is no /dev/ptmx or /dev/pts", {
+    cause: error,
+    hint: "Mount devpts on /dev/pts",
+  });
 }
 
 function failed(what: string): Fault {
@@ -109,7 +117,7 @@ function openByAddon(size: PtySize): Pty {
     closeSync(slave);
     return { master, slave: openSync(pty, constants.O_RDWR | constants.O_NOCTTY), path: pty };
   } catch (error) {
-    throw faultFromErrno(error, "Cannot open a terminal");
+    throw ptyFault(error);
   }
 }
 

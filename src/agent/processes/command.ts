@@ -47,7 +47,8 @@ export function resolveCommand(spec: ExecSpec, base: CommandBase): Command {
       argv0: program,
       args,
       env,
-      cwd: `/proc/self/fd/${fd}`,
+      // Not by way of self: among the child's own descriptors the number may already mean something else.
+      cwd: `/proc/${process.pid}/fd/${fd}`,
       [Symbol.dispose]: () => {
         closeSync(fd);
       },
