@@ -23,6 +23,7 @@ const PROBE_TOPIC = "/memoh/probe";
 /**
  * Events until the signal aborts. Each time a subscription stands, the first one included, `resync` comes first.
  * containerd does not say when a subscription stands, so a probe of our own is published until it comes back.
+ * A `delete` may be missing: the shims of containerd 2 at times end before they have told it.
  */
 export async function* taskEvents(
   client: ContainerdClient,
