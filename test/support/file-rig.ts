@@ -1,5 +1,5 @@
 // A work directory, the file half of the agent over it, and a client that speaks to it over a real socket.
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileHandlers } from "../../src/agent/file-handlers.ts";
@@ -23,11 +23,12 @@ export interface FileRig extends AsyncDisposable {
 export async function fileRig(): Promise<FileRig> {
   await using made = new AsyncDisposableStack();
   const root = await mkdtemp(join(tmpdir(), "memoh-files-"));
-  made.defer(async () => {
-    await rm(root, { recursive: true, force: true });
-  });
   const dir = join(root, "data");
   const files = new LocalFiles({ workDir: dir });
+  made.defer(async () => {
+    // Not node's rm: some tests make trees that are deeper than any path.
+    await files.remove(root, { recursive: true });
+  });
   await files.mkdir(dir);
   const server = made.use(new RpcServer({ log: silentLogger() }));
   server.add(ContainerService, fileHandlers(files));
