@@ -177,12 +177,13 @@ describe("a call", { timeout: 120_000 }, () => {
           `select pg_terminate_backend(pid) from pg_stat_activity
            where datname = current_database() and pid <> pg_backend_pid()`,
         );
+        await sleep(5);
       }
     })();
     const outcomes = await Promise.all(
-      Array.from({ length: 12 }, async () => {
+      Array.from({ length: 6 }, async () => {
         let answered = 0;
-        for (let n = 0; n < 30; n++) {
+        for (let n = 0; n < 20; n++) {
           const outcome = await one(database).catch((error: unknown) => error);
           if (outcome === 1 || Fault.is(outcome, "unavailable")) answered++;
         }
@@ -193,9 +194,10 @@ describe("a call", { timeout: 120_000 }, () => {
     await cutting;
     assert.deepEqual(
       outcomes,
-      Array.from({ length: 12 }, () => 60),
+      Array.from({ length: 6 }, () => 20),
     );
-    assert.equal(await one(database), 1);
+    // The last cut may still be on its way to us.
+    await until(async () => (await one(database).catch(() => 0)) === 1);
   });
 
   it("after the store was closed is refused, and one under way ends with it", async () => {
