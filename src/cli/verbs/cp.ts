@@ -100,7 +100,8 @@ async function copyOut(api: ApiClient, bot: string, source: string, target: stri
   const destination = into ? join(local, basename(inside)) : local;
   await withProgress(io, `Copying ${bot}:${source}`, async (progress) => {
     const { LocalFiles } = await import("../../agent/files/local-files.ts");
-    const files = new LocalFiles({ workDir: "/" });
+    // What a bot calls root's, or set-uid, is not made so on this machine.
+    const files = new LocalFiles({ workDir: "/", ownership: "own" });
     await files.mkdir(dirname(destination), { signal: io.signal });
     if (entry.isDir) {
       const data = await api.stream({ path: fsPath(bot, "tree", inside), signal: io.signal });
