@@ -93,19 +93,28 @@ async function makeStock(): Promise<void> {
     const [error] = (await once(shell, "error")) as [unknown];
     throw faultFromErrno(error, "Cannot run /bin/sh to make pipes");
   }
+  const made: number[] = [];
   try {
     const writers = await pipelineWriters(pid);
     for (const [inode, path] of writers) {
       const fd = openSync(path, constants.O_RDWR);
       // A subshell that was still being set up could have shown the pipe of its neighbour.
-      if (readlinkSync(`/proc/self/fd/${fd}`) === inode) stock.push(fd);
+      if (readlinkSync(`/proc/self/fd/${fd}`) === inode) made.push(fd);
       else closeSync(fd);
     }
   } catch (error) {
+    for (const fd of made) closeSync(fd);
     throw faultFromErrno(error, "Cannot make pipes");
   } finally {
     process.kill(-pid, "SIGKILL");
   }
+  await ended(pid);
+  stock.push(...made);
+}
+
+/** A subshell that was killed in its `read` still takes a byte that is written before its end: nobody may read along. */
+async function ended(sid: number): Promise<void> {
+  while (sessionMembers(sid).length > 0) await sleep(1);
 }
 
 /** The distinct pipes that the subshells write to, by inode. */
