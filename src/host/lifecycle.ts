@@ -135,7 +135,8 @@ export class Lifecycle {
     };
     const task: Step = {
       name: "task",
-      deadlineMs: 60_000,
+      // What a crash in the middle of a create left behind is ended first, which takes a while.
+      deadlineMs: 120_000,
       run: async (signal) => {
         await runtime.createTask(containerId, wait(signal));
         await runtime.startTask(containerId, wait(signal));
