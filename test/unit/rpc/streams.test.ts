@@ -46,7 +46,6 @@ describe("a server stream", { timeout: 60_000 }, () => {
 
   test("that fails at once throws from opened, not from the loop", async () => {
     await using rig = await rpcRig({
-      // eslint-disable-next-line require-yield
       readRaw: async function* () {
         await Promise.resolve();
         throw new Fault("not_found", "no such file", { hint: "look" });
@@ -431,7 +430,6 @@ describe("a stream in both directions", { timeout: 60_000 }, () => {
 
   test("ended by the handler rejects later writes and says why", async () => {
     await using rig = await rpcRig({
-      // eslint-disable-next-line require-yield
       exec: async function* (requests) {
         for await (const _ of requests) throw new Fault("failed_precondition", "not now");
       },
