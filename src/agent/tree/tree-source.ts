@@ -15,7 +15,7 @@ import { Directory } from "../files/directory.ts";
 import { kindOf, openRegular } from "../files/open-regular.ts";
 import { CHUNK } from "../files/read-raw.ts";
 import { isTempName } from "../files/temp-file.ts";
-import { type EntryStep, walk, type WalkStep } from "../files/walk.ts";
+import { type EntryStep, type WalkStep, walk } from "../files/walk.ts";
 import { ahead } from "./ahead.ts";
 import { entryOf, NO_XATTRS } from "./entry-of.ts";
 import { isPseudo } from "./pseudo-file-system.ts";
