@@ -15,6 +15,11 @@ async function collect<T>(stream: AsyncIterable<T>): Promise<T[]> {
   return all;
 }
 
+/** A stream that fails before its first message. */
+function failing(fault: Fault): AsyncIterable<never> {
+  return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(fault) }) };
+}
+
 /** Resolves when the count has stopped growing. */
 async function settled(count: () => number): Promise<number> {
   for (let last = -1; ; ) {
@@ -48,7 +53,7 @@ describe("a server stream", { timeout: 60_000 }, () => {
     await using rig = await rpcRig({
       readRaw: async function* () {
         await Promise.resolve();
-        throw new Fault("not_found", "no such file", { hint: "look" });
+        yield* failing(new Fault("not_found", "no such file", { hint: "look" }));
       },
     });
     await assert.rejects(opened(rig.client.readRaw({})), {
@@ -432,6 +437,7 @@ describe("a stream in both directions", { timeout: 60_000 }, () => {
     await using rig = await rpcRig({
       exec: async function* (requests) {
         for await (const _ of requests) throw new Fault("failed_precondition", "not now");
+        yield {};
       },
     });
     await using call = rig.client.exec();
