@@ -1,6 +1,7 @@
 // The files of a private cluster: made beside their place and moved there whole, so that a crash leaves no half of one.
-import { chmod, chown, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { writeFileAtomic } from "../lib/atomic-file.ts";
 import { runCommand } from "../lib/command.ts";
 import { currentUser } from "../lib/current-user.ts";
 import { identify } from "../lib/daemon.ts";
@@ -57,9 +58,6 @@ export async function initCluster(place: ClusterPlace, options: InitOptions): Pr
     const fast = options.settings["fsync"] === "off" ? ["--no-sync"] : [];
     const init = [...args.split(" "), "--wal-segsize=1", ...fast, "-D", inside];
     await run(view.argv(join(binaries.bin, "initdb"), init), "make the cluster", signal);
-    // The one way in: the unix socket, by the user this host runs as.
-    await writeOwned(join(temp, "pg_hba.conf"), "local all all peer map=memoh\n", user);
-    await writeOwned(join(temp, "pg_ident.conf"), `memoh "${currentUser()}" ${CLUSTER_NAME}\n`, user);
     await writeConf(temp, place, options);
     const single = view.argv(join(binaries.bin, "postgres"), ["--single", "-j", "-D", inside, "postgres"]);
     await run(single, "make the database", signal, `create database ${CLUSTER_NAME};\n\n`);
@@ -73,11 +71,11 @@ export async function initCluster(place: ClusterPlace, options: InitOptions): Pr
   }
 }
 
-/** Writes postgresql.conf, as a whole: it is ours. */
+/** Writes the server's configuration, as a whole: it is ours, and the server only reads it. */
 export async function writeConf(
   directory: string,
   place: ClusterPlace,
-  options: Pick<InitOptions, "user" | "view" | "settings">,
+  options: Pick<InitOptions, "view" | "settings">,
 ): Promise<void> {
   const settings: Record<string, string> = {
     listen_addresses: "",
@@ -103,9 +101,13 @@ export async function writeConf(
   };
   const lines = Object.entries(settings).map(([key, value]) => `${key} = '${value.replaceAll("'", "''")}'\n`);
   const header = "# Written by memoh at every start of the private Postgres.\n";
-  const temp = join(directory, "postgresql.conf.new");
-  await writeOwned(temp, header + lines.join(""), options.user);
-  await rename(temp, join(directory, "postgresql.conf"));
+  await writeFileAtomic(join(directory, "postgresql.conf"), header + lines.join(""));
+  // The one way in: the unix socket, by the user this host runs as.
+  await writeFileAtomic(join(directory, "pg_hba.conf"), `${header}local all all peer map=memoh\n`);
+  await writeFileAtomic(
+    join(directory, "pg_ident.conf"),
+    `${header}memoh "${currentUser()}" ${CLUSTER_NAME}\n`,
+  );
 }
 
 /** Directory for the socket, for the user postgres alone. */
@@ -166,11 +168,6 @@ export function faultFromWords(words: string, doing: string): Fault {
   if (/permission denied|read-only file system/i.test(words))
     return new Fault("failed_precondition", message);
   return new Fault("internal", message);
-}
-
-async function writeOwned(path: string, text: string, user: SystemUser): Promise<void> {
-  await writeFile(path, text, { mode: 0o600, flush: true });
-  await chown(path, user.uid, user.gid);
 }
 
 async function namesIn(directory: string): Promise<string[]> {

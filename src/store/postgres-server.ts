@@ -143,7 +143,7 @@ export class PostgresServer {
       log.info({ directory: place.data, version: binaries.version }, "making a private Postgres");
       await initCluster(place, { binaries, user, view, settings, signal });
     }
-    await writeConf(place.data, place, { user, view, settings });
+    await writeConf(place.data, place, { view, settings });
     const logFile = join(place.base, "postgres.log");
     const before = await rotate(logFile);
     const argv = view.argv(join(binaries.bin, "postgres"), ["-D", view.pathOf(place.data)]);
@@ -206,11 +206,16 @@ async function waitForReaping(pid: number, signal: AbortSignal): Promise<void> {
 
 /** Puts a long log aside. @returns the size of what stays */
 async function rotate(logFile: string): Promise<number> {
-  if (!(await isThere(logFile))) return 0;
-  const { size } = await stat(logFile);
-  if (size < LOG_MAX) return size;
-  await rename(logFile, `${logFile}.1`);
-  return 0;
+  try {
+    const { size } = await stat(logFile);
+    if (size < LOG_MAX) return size;
+    await rename(logFile, `${logFile}.1`);
+    return 0;
+  } catch (error) {
+    // There is none yet, or another host was quicker.
+    if (errnoOf(error) === "ENOENT") return 0;
+    throw error;
+  }
 }
 
 async function wordsSince(logFile: string, offset: number): Promise<string> {
