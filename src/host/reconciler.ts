@@ -33,6 +33,7 @@ const PARALLEL = 8;
 const SWEEP_MS = 30_000;
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 5 * 60_000;
+const RESTART_PAUSES_MS = [300, 1_000, 2_000, 4_000];
 
 /** Carries out intents and keeps workspaces as they are desired. */
 export class Reconciler {
@@ -139,7 +140,7 @@ export class Reconciler {
       await store.intents.stepDone(intent.id, step, { signal });
     };
     try {
-      await this.#reach(intent.kind, bot, current, signal, journal);
+      await this.#reachSoon(intent.kind, bot, current, signal, journal);
       await store.events.add(
         {
           botId: bot.id,
@@ -155,6 +156,28 @@ export class Reconciler {
       const lastError = await this.#failed(bot, current, error, signal);
       await this.#finish(intent, lastError, signal);
     }
+  }
+
+  /** A part that is just being restarted (containerd after a crash) is not worth an error: it is waited for shortly. */
+  async #reachSoon(
+    kind: IntentKind,
+    bot: BotRecord,
+    workspace: WorkspaceRecord,
+    signal: AbortSignal,
+    journal: (step: string, ms: number) => Promise<void>,
+  ): Promise<void> {
+    for (const pause of RESTART_PAUSES_MS) {
+      try {
+        await this.#reach(kind, bot, workspace, signal, journal);
+        return;
+      } catch (error) {
+        const fault = error instanceof StepFailure ? error.fault : error;
+        if (signal.aborted || !Fault.is(fault, "unavailable")) throw error;
+        this.#parts.log.warn({ bot: bot.name, err: fault }, "trying again");
+        await sleep(pause, signal);
+      }
+    }
+    await this.#reach(kind, bot, workspace, signal, journal);
   }
 
   async #reach(

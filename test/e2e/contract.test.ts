@@ -7,7 +7,7 @@ import { botClient } from "../support/bot-client.ts";
 import { startHost } from "../support/host.ts";
 
 /** What the suite asks of its tools and busybox's do not have. Its shell is one: it prefers its own applets. */
-const TOOLS = { touch: "touch", find: "find", stat: "stat", dash: "sh" };
+const TOOLS = { touch: "touch", find: "find", stat: "stat", ls: "ls", dash: "sh" };
 
 /** Gives a busybox workspace this machine's own tools, with their loader and libraries. */
 async function bringTools(workspace: Workspace): Promise<void> {
