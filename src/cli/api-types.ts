@@ -10,6 +10,7 @@ export interface BotJson {
   readonly container_id: string | null;
   readonly image: string | null;
   readonly limits: { readonly memory?: number; readonly pids?: number; readonly cpus?: number };
+  readonly disk_usage: number | null;
   readonly last_error: {
     readonly code: string;
     readonly message: string;

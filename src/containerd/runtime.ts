@@ -1,6 +1,7 @@
 // The container runtime on containerd: records, data and tasks of bots, one change per container at a time.
 import type {
   ContainerDescription,
+  DiskUsage,
   ImageStore,
   Limits,
   ObservedContainer,
@@ -73,6 +74,14 @@ export class ContainerdRuntime implements Runtime {
 
   async inspect(containerId: string, wait?: Wait): Promise<ObservedContainer | undefined> {
     return await observe(this.#client, containerId, wait?.signal);
+  }
+
+  async usage(containerId: string, wait?: Wait): Promise<DiskUsage | undefined> {
+    const record = await recordOf(this.#client, containerId, wait?.signal);
+    if (record === undefined) return undefined;
+    const { snapshotter, snapshotKey: key } = record;
+    const { size, inodes } = await this.#client.snapshots.usage({ snapshotter, key }, { ...wait });
+    return { bytes: Number(size), inodes: Number(inodes) };
   }
 
   async list(wait?: Wait): Promise<ObservedContainer[]> {

@@ -75,4 +75,6 @@ export interface ObservedPatch {
 /** A bot as people see it. */
 export interface BotView extends BotRecord {
   readonly workspace: WorkspaceRecord | undefined;
+  /** Bytes its own changes take on disk, as of the last look; undefined before the first. */
+  readonly diskBytes?: number | undefined;
 }

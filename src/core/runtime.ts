@@ -33,6 +33,12 @@ export interface ContainerDescription {
   readonly env: Readonly<Record<string, string>>;
 }
 
+/** Disk space of one writable snapshot. */
+export interface DiskUsage {
+  readonly bytes: number;
+  readonly inodes: number;
+}
+
 export type TaskState = "none" | "created" | "running" | "paused" | "stopped";
 
 /** A container as it is, not as it should be. */
@@ -143,6 +149,8 @@ export interface Runtime {
   deleteContainer(containerId: string, wait?: Wait): Promise<void>;
   /** Removes the container's writable snapshot and with it the bot's data. @throws Fault when a container uses it */
   deleteData(containerId: string, wait?: Wait): Promise<void>;
+  /** What the container's writable snapshot takes on disk; undefined without one. Walks it, so not for hot paths. */
+  usage(containerId: string, wait?: Wait): Promise<DiskUsage | undefined>;
   /** Changes limits of a running task. */
   updateLimits(containerId: string, limits: Limits, wait?: Wait): Promise<void>;
   /** Task events of memoh's namespace until the signal aborts; reconnects by itself. */

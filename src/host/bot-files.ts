@@ -1,5 +1,5 @@
 // The files memoh writes for one bot and mounts read-only into its container: identity and the name service files.
-import { createHash } from "node:crypto";
+import { createHash, X509Certificate } from "node:crypto";
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { agentNameOf } from "../core/bot-id.ts";
@@ -87,6 +87,24 @@ export class BotFiles {
         ? []
         : [put(join(etc, "extra-ca.crt"), await readFile(input.extraCa), 0o644)]),
     ]);
+  }
+
+  /** When the certificate of the bot's agent ends; undefined when there is none. */
+  async certificateEnds(botId: string): Promise<Date | undefined> {
+    try {
+      const pem = await readFile(join(this.dirOf(botId), "id", "agent.crt"));
+      return new Date(new X509Certificate(pem).validTo);
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return undefined;
+      throw error;
+    }
+  }
+
+  /** Gives a running agent a new certificate in place. The agent looks at the certificate, so the key comes first. */
+  async renewIdentity(botId: string, identity: AgentIdentity): Promise<void> {
+    const id = join(this.dirOf(botId), "id");
+    await put(join(id, "agent.key"), identity.privateKey, 0o600);
+    await put(join(id, "agent.crt"), identity.certificate, 0o644);
   }
 
   /** Environment of commands as it was written last; undefined when nothing was. */

@@ -62,7 +62,11 @@ export class HostControlPlane implements ControlPlane {
 
   async bot(ref: string, wait?: Wait): Promise<BotView> {
     const record = await this.#find(ref, wait);
-    return { ...record, workspace: await this.#parts.store().workspaces.get(record.id, wait) };
+    return {
+      ...record,
+      workspace: await this.#parts.store().workspaces.get(record.id, wait),
+      diskBytes: this.#parts.reconciler.diskBytes(record.id),
+    };
   }
 
   async bots(actor: Actor, wait?: Wait): Promise<BotView[]> {
@@ -73,7 +77,11 @@ export class HostControlPlane implements ControlPlane {
     const byBot = new Map(workspaces.map((workspace) => [workspace.botId, workspace]));
     return records
       .filter((record) => mayAccess(actor, record, "read"))
-      .map((record) => ({ ...record, workspace: byBot.get(record.id) }));
+      .map((record) => ({
+        ...record,
+        workspace: byBot.get(record.id),
+        diskBytes: this.#parts.reconciler.diskBytes(record.id),
+      }));
   }
 
   async createBot(input: CreateBot, change: Change): Promise<BotView> {

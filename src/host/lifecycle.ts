@@ -13,6 +13,8 @@ import type { Plan, Step } from "./steps.ts";
 
 /** Seconds an agent has to drain before it is killed (CONTRACTS 5). */
 const STOP_GRACE_MS = 5_000;
+/** An agent's certificate lasts a year. */
+const RENEW_BEFORE_MS = 60 * 86_400_000;
 /** A fresh agent answers within a fraction of a second; a loaded machine gets more. */
 const AGENT_READY_MS = 30_000;
 
@@ -73,6 +75,17 @@ export class Lifecycle {
     } catch (error) {
       return Fault.from(error).message;
     }
+  }
+
+  /** Renews a running agent's certificate well before it ends. @returns whether it did */
+  async renewIdentity(workspace: WorkspaceRecord): Promise<boolean> {
+    const { botId, bootId } = workspace;
+    const { files, mintIdentity } = this.#parts;
+    const ends = await files.certificateEnds(botId);
+    if (bootId === undefined || ends === undefined) return false;
+    if (ends.getTime() - Date.now() > RENEW_BEFORE_MS) return false;
+    await files.renewIdentity(botId, await mintIdentity(botId, bootId));
+    return true;
   }
 
   /** From whatever is there to an agent that answers. */

@@ -18,6 +18,7 @@ export function botJson(bot: BotView) {
     container_id: workspace?.containerId ?? null,
     image: workspace?.image ?? null,
     limits: workspace?.limits ?? {},
+    disk_usage: bot.diskBytes ?? null,
     last_error:
       error === undefined
         ? null

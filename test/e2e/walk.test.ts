@@ -12,6 +12,7 @@ interface Bot {
   readonly ip: string | null;
   readonly container_id: string;
   readonly image: string;
+  readonly disk_usage: number | null;
   readonly last_error: { readonly code: string; readonly message: string } | null;
 }
 
@@ -133,6 +134,12 @@ describe("a bot", () => {
       "alive\n",
     );
     assert.equal((await host.json<Bot>(["bot", "show", "demo"])).ip, before.ip);
+    // A host that has just started measures every bot.
+    let used: number | null = null;
+    for (let attempt = 0; attempt < 100 && used === null; attempt++) {
+      used = (await host.json<Bot>(["bot", "show", "demo"])).disk_usage;
+    }
+    assert.ok(used !== null && used > 0, `disk usage is ${used}`);
   });
 
   test("cannot gain rights, see the host's files, or change its agent", async () => {

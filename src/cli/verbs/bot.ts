@@ -70,6 +70,7 @@ async function printBot(io: Io, bot: BotJson): Promise<void> {
         .filter((text) => text !== "")
         .join(", "),
     ],
+    ["disk", bot.disk_usage === null ? "-" : formatBytes(bot.disk_usage)],
     ["created", `${bot.created_at} (${formatAge(bot.created_at)} ago)`],
     ...(error === null
       ? []
@@ -123,12 +124,13 @@ const list = verb<{ json: boolean }>({
     else {
       await printTable(
         io,
-        ["NAME", "STATE", "IP", "IMAGE", "AGE", "LAST ERROR"],
+        ["NAME", "STATE", "IP", "IMAGE", "DISK", "AGE", "LAST ERROR"],
         items.map((bot) => [
           bot.name,
           bot.state,
           bot.ip ?? "-",
           bot.image ?? "-",
+          bot.disk_usage === null ? "-" : formatBytes(bot.disk_usage),
           formatAge(bot.created_at),
           bot.last_error?.message ?? "",
         ]),

@@ -30,6 +30,7 @@ export const BOT = z.object({
   container_id: z.string().nullable(),
   image: z.string().nullable(),
   limits: LIMITS,
+  disk_usage: z.number().nullable(),
   last_error: z
     .object({ code: z.string(), message: z.string(), hint: z.string().nullable(), step: z.string() })
     .loose()
