@@ -188,10 +188,13 @@ function sendInput(socket: WebSocket, io: Io): void {
 async function outputOf(socket: WebSocket, io: Io): Promise<Final> {
   const { promise, resolve, reject } = Promise.withResolvers<Final>();
   let writing = Promise.resolve();
+  let ended = false;
   socket.on("message", (data: RawData, binary: boolean) => {
     const bytes = data as Buffer;
     if (!binary) {
       const final = JSON.parse(bytes.toString("utf8")) as Final;
+      // The host closes right after it: what is still being written goes on.
+      ended = true;
       void writing.then(() => {
         resolve(final);
       });
@@ -206,6 +209,7 @@ async function outputOf(socket: WebSocket, io: Io): Promise<Final> {
       });
   });
   socket.on("close", () => {
+    if (ended) return;
     reject(new Fault("unavailable", "The host broke off before the command ended"));
   });
   return await promise;
