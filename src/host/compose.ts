@@ -29,6 +29,7 @@ import { machineChecks } from "./machine-check.ts";
 import { type Part, Parts } from "./parts.ts";
 import { Pki } from "./pki.ts";
 import { Reconciler } from "./reconciler.ts";
+import { Tending } from "./tending.ts";
 import { Tokens } from "./tokens.ts";
 
 /** A host that serves. Disposing stops it; bots, containerd and Postgres go on. */
@@ -259,12 +260,14 @@ export async function composeHost(config: HostConfig, log: Logger): Promise<Host
     log,
   });
   const reconciler = new Reconciler({ lifecycle, runtime, network, store, log });
+  const tending = new Tending({ lifecycle, runtime, store, log });
   const control = new HostControlPlane({
     config,
     parts,
     store,
     runtime,
     reconciler,
+    tending,
     tokens: new Tokens(store, config.auth.jwtSecret),
     pool,
     doctor: () => machineChecks(config),
@@ -283,7 +286,9 @@ export async function composeHost(config: HostConfig, log: Logger): Promise<Host
   return {
     http,
     run: async (signal) => {
-      const reconciling = parts.allReadyOnce().then(() => reconciler.run(signal));
+      const reconciling = parts
+        .allReadyOnce()
+        .then(() => Promise.all([reconciler.run(signal), tending.run(signal)]));
       reconciling.catch((error: unknown) => {
         log.error({ err: error }, "the reconciler ended");
       });

@@ -14,6 +14,7 @@ import { Fault } from "../lib/fault.ts";
 import { requireDiskSpace } from "./disk.ts";
 import type { Parts } from "./parts.ts";
 import type { Reconciler } from "./reconciler.ts";
+import type { Tending } from "./tending.ts";
 import type { Tokens } from "./tokens.ts";
 
 /** What the control plane stands on. */
@@ -23,6 +24,7 @@ export interface ControlPlaneParts {
   readonly store: () => Store;
   readonly runtime: Runtime;
   readonly reconciler: Reconciler;
+  readonly tending: Tending;
   readonly tokens: Tokens;
   readonly pool: WorkspaceProvider;
   readonly doctor: (wait?: Wait) => Promise<Check[]>;
@@ -65,7 +67,7 @@ export class HostControlPlane implements ControlPlane {
     return {
       ...record,
       workspace: await this.#parts.store().workspaces.get(record.id, wait),
-      diskBytes: this.#parts.reconciler.diskBytes(record.id),
+      diskBytes: this.#parts.tending.diskBytes(record.id),
     };
   }
 
@@ -80,7 +82,7 @@ export class HostControlPlane implements ControlPlane {
       .map((record) => ({
         ...record,
         workspace: byBot.get(record.id),
-        diskBytes: this.#parts.reconciler.diskBytes(record.id),
+        diskBytes: this.#parts.tending.diskBytes(record.id),
       }));
   }
 

@@ -31,7 +31,6 @@ export interface IntentRequest {
 /** Bots worked on at once when many need it (at a start of the host). */
 const PARALLEL = 8;
 const SWEEP_MS = 30_000;
-const TEND_MS = 60_000;
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 5 * 60_000;
 const RESTART_PAUSES_MS = [300, 1_000, 2_000, 4_000];
@@ -44,7 +43,6 @@ export class Reconciler {
   readonly #timers = new Map<string, NodeJS.Timeout>();
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
-  readonly #diskBytes = new Map<string, number>();
 
   constructor(parts: ReconcilerParts) {
     this.#parts = parts;
@@ -68,11 +66,6 @@ export class Reconciler {
     return final;
   }
 
-  /** Bytes a bot's changes take on disk, as of the last look. */
-  diskBytes(botId: string): number | undefined {
-    return this.#diskBytes.get(botId);
-  }
-
   /** Has the bot looked at soon. */
   wake(botId: string): void {
     if (this.#stopping.signal.aborted) return;
@@ -88,7 +81,7 @@ export class Reconciler {
     };
     signal.addEventListener("abort", stop, { once: true });
     if (signal.aborted) stop();
-    await Promise.all([this.#follow(signal), this.#sweepForever(signal), this.#tendForever(signal)]);
+    await Promise.all([this.#follow(signal), this.#sweepForever(signal)]);
   }
 
   /** Waits for the steps under way to end; their bots go on at the next start. */
@@ -307,8 +300,6 @@ export class Reconciler {
   }
 
   async #finish(intent: Intent, error: LastError | undefined, signal: AbortSignal): Promise<void> {
-    const deleted = intent.kind === "delete_bot" && error === undefined;
-    if (deleted) this.#diskBytes.delete(intent.botId);
     await this.#parts.store().intents.finish(intent.id, error, { signal });
     const final: Intent = {
       ...intent,
@@ -369,30 +360,6 @@ export class Reconciler {
       for (let first = true; ; first = false) {
         await this.#sweep(signal, first);
         await sleep(SWEEP_MS, signal);
-      }
-    } catch (error) {
-      if (!signal.aborted) throw error;
-    }
-  }
-
-  /** Slow care of every running bot, one after the other: disk usage is measured, certificates are renewed. */
-  async #tendForever(signal: AbortSignal): Promise<void> {
-    const { runtime, lifecycle, log } = this.#parts;
-    try {
-      for (;;) {
-        try {
-          for (const workspace of await this.#parts.store().workspaces.list({ signal })) {
-            const usage = await runtime.usage(workspace.containerId, { signal });
-            if (usage !== undefined) this.#diskBytes.set(workspace.botId, usage.bytes);
-            if (workspace.phase === "running" && (await lifecycle.renewIdentity(workspace))) {
-              log.info({ botId: workspace.botId }, "renewed the certificate of an agent");
-            }
-          }
-        } catch (error) {
-          if (signal.aborted) throw error;
-          log.debug({ err: error }, "cannot tend the bots now");
-        }
-        await sleep(TEND_MS, signal);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
